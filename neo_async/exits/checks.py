@@ -13,7 +13,7 @@ import msgspec
 
 from neo_async.errors import InvalidOrder
 from neo_async.execution.validation import check_tick
-from neo_async.exits.rules import on_tick
+from neo_async.exits.price_rules import on_tick
 from neo_async.exits.state import PlanState, PlanTerms, Resting, Unprotected
 from neo_async.model.enums import Product, Segment, Side
 from neo_async.model.instruments import Instrument
@@ -72,10 +72,11 @@ def plan_terms(
     settings: ExitSettings,
     *,
     price: Decimal | None,
+    today: date,
 ) -> PlanTerms:
     """Return the checked terms of a plan. `price` is what the exits are compared with: the limit of
-    the entry, its average price, or the last price; None where none is known. Raises
-    InvalidOrder."""
+    the entry, its average price, or the last price; None where none is known. `today` is the date
+    in India. Raises InvalidOrder."""
     if instrument is None:
         raise InvalidOrder(
             "symbol",
@@ -115,20 +116,22 @@ def plan_terms(
         chase=float(chase),
         resting=member("resting", settings.resting, Resting),
         on_unprotected=member("on_unprotected", settings.on_unprotected, Unprotected),
-        until=_day(settings.until),
+        until=_last_day(settings.until, product, today),
     )
     if stop is None and trail is not None:
         if price is None:
             raise InvalidOrder(
                 "trail", settings.trail, "needs a stop to begin with: the price is not known"
             )
-        terms = msgspec.structs.replace(
-            terms, stop=on_tick(price - terms.sign * trail, terms, away=True)
-        )
+        first = on_tick(price - terms.sign * trail, terms, away=True)
+        if first <= 0:
+            raise InvalidOrder("trail", settings.trail, f"must be less than the price {price}")
+        terms = msgspec.structs.replace(terms, stop=first)
     check_sides(terms, price)
     if terms.resting is Resting.TARGET and terms.target is None:
         raise InvalidOrder("resting", "target", "needs a target")
-    return msgspec.structs.replace(terms, stop_limit=_stop_limit(terms, settings, instrument))
+    limit = _stop_limit(terms, settings.stop_limit, instrument)
+    return msgspec.structs.replace(terms, stop_limit=limit)
 
 
 def changed_terms(
@@ -153,7 +156,10 @@ def changed_terms(
     if terms.target is None and terms.stop is None:
         raise InvalidOrder("stop", None, "a plan needs a target or a stop: cancel() ends it")
     check_sides(terms, price)
-    return terms
+    # A stop that was not there, or is much lower, needs another distance of its limit.
+    given = state.terms.stop_limit if state.stop is not None else None
+    limit = _stop_limit(terms, given, instrument)
+    return msgspec.structs.replace(terms, stop_limit=limit)
 
 
 def check_product(product: str) -> None:
@@ -215,11 +221,11 @@ def _distance(field: str, value: Price | None, instrument: Instrument) -> Decima
     return distance
 
 
-def _stop_limit(terms: PlanTerms, settings: ExitSettings, instrument: Instrument) -> Decimal:
+def _stop_limit(terms: PlanTerms, given: Price | None, instrument: Instrument) -> Decimal:
     if terms.stop is None:
         return Decimal(0)
-    if settings.stop_limit is not None:
-        distance = Decimal(price_text("stop_limit", settings.stop_limit))
+    if given is not None:
+        distance = Decimal(price_text("stop_limit", given))
         check_tick("stop_limit", distance, instrument)
     else:
         is_option = instrument.option_type in ("CE", "PE")
@@ -246,9 +252,15 @@ def member(field: str, value: Code | str, vocabulary: type[Code]) -> Code:
         raise InvalidOrder(field, value, f"must be one of {choices}") from None
 
 
-def _day(until: date | None) -> date | None:
-    if until is not None and type(until) is not date:
+def _last_day(until: date | None, product: Product, today: date) -> date | None:
+    if until is None:
+        return None
+    if type(until) is not date:
         raise InvalidOrder("until", until, "must be a date")
+    if until < today:
+        raise InvalidOrder("until", str(until), "is over")
+    if product is Product.MIS:
+        raise InvalidOrder("until", str(until), "a position of MIS is closed on its day: leave out")
     return until
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import msgspec
 from neo_async.base import logs
 from neo_async.base.india import date_of
 from neo_async.calendar import Calendar
-from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown
+from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, ServerError
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
@@ -30,6 +31,7 @@ from neo_async.exits.plan import ExitPlan
 from neo_async.exits.plan_book import PlanBook, key_of
 from neo_async.exits.prices import PlanPrices
 from neo_async.exits.requests import ExitRequests
+from neo_async.exits.runner import PlanRunner
 from neo_async.exits.square_off import TIMEOUT_SECONDS as SQUARE_OFF_SECONDS
 from neo_async.exits.square_off import PositionCloser, Selection
 from neo_async.exits.state import Aim, PlanState, PlanStatus, PlanTerms, Resting
@@ -40,7 +42,7 @@ from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, Price
-from neo_async.model.portfolio import Position, SquaredOff
+from neo_async.model.portfolio import Position, PositionKey, SquaredOff
 from neo_async.model.ticks import LiteTick
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
@@ -233,6 +235,9 @@ class Exits:
             state.status = PlanStatus.OPEN
         runner = self._book.add(state)
         runner.entries = [held] if isinstance(held, Order) else []
+        # What is held may have been closed since the report that shows it.
+        is_there = not isinstance(held, Order) or held.filled_quantity > 0
+        runner.timers.must_read_position = is_there
         self._book.start_plan(runner)
         return self._book.plans[state.id]
 
@@ -285,11 +290,22 @@ class Exits:
     ) -> list[SquaredOff | NeoError]:
         """Close positions at the market; see Portfolio.square_off."""
         which = Selection(segment, symbol, product)
-        positions, problems = await self._closer.find(which, holdings=holdings)
+        try:
+            async with asyncio.timeout(timeout):
+                positions, problems = await self._closer.find(which, holdings=holdings)
+        except TimeoutError:
+            raise ServerError(f"no report of the positions for {timeout:g} s") from None
+        ended: dict[PositionKey, list[PlanRunner]] = {}
         for position in positions:
-            for runner in self._book.of(position.key):
+            ended[position.key] = [*self._book.of(position.key)]
+            for runner in ended[position.key]:
                 runner.end("squared off")
-        return [*problems, *await self._closer.close(positions, holdings, timeout)]
+
+        def is_answering(key: PositionKey) -> bool:
+            return any(runner.is_answering for runner in ended[key])
+
+        closed = await self._closer.close(positions, holdings, timeout, is_answering)
+        return [*problems, *closed]
 
     # --- starting a plan ----------------------------------------------------------------------
 
@@ -316,6 +332,7 @@ class Exits:
             member("product", product, Product),
             ExitSettings(**exits),
             price=price,
+            today=date_of(self._clock()),
         )
 
     async def _last_price(self, instrument: Instrument) -> Decimal | None:
@@ -343,15 +360,22 @@ class Exits:
         certain that nothing was placed."""
         state = self._new_state(terms, entry.quantity)
         runner = self._book.add(state)
+        runner.is_entering = True
+        self._book.start_plan(runner)
         try:
             runner.entries = await self._place_entry(entry, state)
         except NeoError as error:
-            if not isinstance(error, OutcomeUnknown):
+            if isinstance(error, OutcomeUnknown):
+                runner.lose_entry()
+            else:
                 runner.fail(str(error))
             raise
+        except BaseException:  # the caller gave up: the entry may have been sent
+            runner.lose_entry()
+            raise
         finally:
-            if not state.status.is_final:
-                self._book.start_plan(runner)
+            runner.is_entering = False
+            runner.wake()
         return self._book.plans[state.id]
 
     async def _place_entry(self, entry: OrderRequest, state: PlanState) -> list[Order]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from neo_async.base import logs
 from neo_async.errors import NotLoggedIn
 from neo_async.execution.order import Order
 from neo_async.exits.state import ExitReason, PlanState, PlanStatus
@@ -16,6 +18,8 @@ from neo_async.model.orders import Price
 
 if TYPE_CHECKING:
     from neo_async.exits.runner import PlanRunner
+
+log = logging.getLogger(logs.EXITS)
 
 
 class PlanChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,4 +198,25 @@ class ExitPlan:
         )
 
 
-PlanListener = Callable[[ExitPlan], None]
+def log_change(state: PlanState, last: PlanChange | None, change: PlanChange) -> None:
+    """Log a change of a plan, as a warning where it failed or units have no exit."""
+    bare = change.unprotected > 0 and bool(change.reason)
+    if last is not None and (last.status, last.open_quantity, last.reason) == (
+        change.status,
+        change.open_quantity,
+        change.reason,
+    ):
+        return
+    log.log(
+        logging.WARNING if bare or change.status is PlanStatus.FAILED else logging.INFO,
+        "plan %s of %s: %s%s, %d of %d entered, %d open, %d without an exit order%s",
+        state.id,
+        state.terms.symbol,
+        change.status,
+        f" by {change.exited_by}" if change.exited_by else "",
+        change.entered,
+        state.entry_quantity,
+        change.open_quantity,
+        change.unprotected,
+        f" ({change.reason})" if change.reason else "",
+    )

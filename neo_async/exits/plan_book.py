@@ -23,7 +23,7 @@ from neo_async.exits.runner import PlanRunner
 from neo_async.exits.state import PlanState, PlanTerms
 from neo_async.exits.trigger import PriceTrigger, TriggerState
 from neo_async.market_data.instruments import Instruments
-from neo_async.model.enums import Product
+from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import OrderRequest, OrderRow
 from neo_async.model.portfolio import PositionKey
 from neo_async.model.updates import PositionUpdate
@@ -74,6 +74,10 @@ class PlanBook:
         """Triggers that wait, by id."""
         self._runners: dict[str, PlanRunner] = {}
         """Plans that have not ended, by id."""
+        self._by_key: dict[PositionKey, list[PlanRunner]] = {}
+        """The same by their position: an order book has many rows of other orders."""
+        self._symbols: set[str] = set()
+        """The symbols of these positions."""
         self._going_on: asyncio.Task[None] | None = None
         """The task that starts the plans after a login, until it has done so."""
         self._is_listening = False
@@ -85,12 +89,15 @@ class PlanBook:
 
     def of(self, key: PositionKey) -> Iterator[PlanRunner]:
         """Yield the plans of one position that have not ended."""
-        return (runner for runner in self.runners if key_of(runner.state.terms) == key)
+        return iter([*self._by_key.get(key, ())])
 
     @property
     def problems(self) -> list[str]:
         """Descriptions of what is wrong with the plans, for `health()`."""
-        return [problem for runner in self.runners for problem in self._problems(runner)]
+        problems = [problem for runner in self.runners for problem in self._problems(runner)]
+        if self._going_on is not None and not self._going_on.done():
+            problems.append("exit plans wait for the order book: nothing carries them out")
+        return problems
 
     def _problems(self, runner: PlanRunner) -> Iterator[str]:
         state, terms = runner.state, runner.state.terms
@@ -123,8 +130,13 @@ class PlanBook:
             write=self._write,
             clock=self._clock,
             opens_in=self._opens_in,
+            request_book=self._engine.request_order_book,
+            watching=self._engine.cache.waiters.watching,
+            resolution_timeout=self._engine.resolution_timeout,
             on_end=self._on_plan_end,
         )
+        self._by_key.setdefault(key_of(terms), []).append(runner)
+        self._note_symbols()
         self.plans[state.id] = ExitPlan(runner)
         self._write(state)
         if self._journal is None:
@@ -144,8 +156,10 @@ class PlanBook:
 
     def add_trigger(self, state: TriggerState) -> PriceTrigger:
         """Add a trigger, and have it written to the journal."""
+        segment = state.order.segment
         trigger = self.triggers[state.id] = PriceTrigger(
             state,
+            opens_in=lambda: self._seconds_to_open(segment),
             place=self._place,
             find_orders=self._find_orders,
             write=self._write,
@@ -164,12 +178,21 @@ class PlanBook:
 
     def start_trigger(self, trigger: PriceTrigger) -> None:
         """Have a trigger wait for its price."""
+        self._listen()
         self._prices.watch(trigger.instrument, trigger.on_price)
         trigger.start()
 
     def _on_plan_end(self, runner: PlanRunner) -> None:
-        self._runners.pop(runner.state.id, None)
+        if self._runners.pop(runner.state.id, None) is not None:
+            key = key_of(runner.state.terms)
+            self._by_key[key].remove(runner)
+            if not self._by_key[key]:
+                del self._by_key[key]
+            self._note_symbols()
         self._prices.ignore(runner.state.terms.instrument, runner.on_price)
+
+    def _note_symbols(self) -> None:
+        self._symbols = {symbol for _, symbol, _ in self._by_key}
 
     def _on_trigger_end(self, trigger: PriceTrigger) -> None:
         self.triggers.pop(trigger.id, None)
@@ -218,11 +241,13 @@ class PlanBook:
         except NeoError as error:
             log.warning("exit plans wait for the order book: %s", error)
             return False
+        numbers = {one for runner in self.runners for one in runner.state.entry_numbers}
         for row in rows:
-            if self._plan_in(row.gui_order_id) is not None:
+            if self._plan_in(row.gui_order_id) is not None or row.number in numbers:
                 tag = without_suffix(row.gui_order_id)
                 self._engine.cache.register(row, client_tag=tag)
         for runner in self.runners:
+            await runner.until_answered()  # of the login before
             runner.take_up()
             self.start_plan(runner)
         for trigger in [*self.triggers.values()]:
@@ -262,28 +287,37 @@ class PlanBook:
         self._engine.updates.start()
 
     def _on_update(self, update: OrderRow | PositionUpdate) -> None:
-        if isinstance(update, OrderRow) and self._runners:
+        if isinstance(update, OrderRow) and update.symbol.strip().upper() in self._symbols:
             self._apply(update)
 
     def _on_book(self, rows: Sequence[OrderRow], requested_at: float) -> None:
         if not self._runners:
             return
+        # A book of the day has thousands of rows, and few symbols.
+        spellings = {row.symbol for row in rows}
+        ours = {symbol for symbol in spellings if symbol.strip().upper() in self._symbols}
         for row in rows:
-            self._apply(row)
-        for runner in self._runners.values():
-            runner.wake()
+            if row.symbol in ours:
+                self._apply(row)
+        for runner in self.runners:
+            runner.on_book(requested_at)
 
     def _apply(self, row: OrderRow) -> None:
         """Wake the plan of an order, and have the position read where an order that is in no plan
         has filled against one."""
-        for runner in self._runners.values():
-            if row.number in runner.numbers:
+        plan = self._plan_in(row.gui_order_id)
+        if plan is not None:  # also while the answer to its placement is still under way
+            if isinstance(plan, PlanRunner):
+                plan.wake()
+            return
+        key = position_key(row.segment, row.symbol, row.product)
+        others = [*self.of(key)]
+        for runner in others:
+            if row.number in runner.state.entry_numbers:
                 runner.wake()
                 return
-        if self._plan_in(row.gui_order_id) is not None:
-            return  # the answer to its placement is still under way
         if row.filled_quantity:
-            for runner in self._runners.values():
+            for runner in others:
                 runner.on_other_fill(row)
 
     def _on_late_order(self, order: Order) -> None:
@@ -310,14 +344,16 @@ class PlanBook:
         holding = terms.instrument if terms.product is Product.CNC else ""
         net = await self._portfolio.net_quantity(*key, holding=holding)
         others = (runner.state for runner in self.of(key) if runner.state is not state)
-        held = sum(max(0, other.held) for other in others if other.terms.side is terms.side)
-        return net - terms.sign * held
+        return net - sum(other.terms.sign * max(0, other.held) for other in others)
 
     def _opens_in(self, state: PlanState) -> float:
-        """Return the seconds until the plan's market opens; 0 while it is open."""
-        if self._calendar.is_open(state.terms.segment):
+        return self._seconds_to_open(state.terms.segment)
+
+    def _seconds_to_open(self, segment: Segment) -> float:
+        """Return the seconds until the market of a segment opens; 0 while it is open."""
+        if self._calendar.is_open(segment):
             return 0.0
-        return self._calendar.next_open(state.terms.segment).timestamp() - self._clock()
+        return self._calendar.next_open(segment).timestamp() - self._clock()
 
 
 def key_of(terms: PlanTerms) -> PositionKey:

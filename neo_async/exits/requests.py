@@ -8,7 +8,8 @@ from decimal import Decimal
 from neo_async.errors import OutcomeUnknown
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
-from neo_async.exits.state import ExitTerms
+from neo_async.exits.state import Aim, ExitTerms, PlanTerms
+from neo_async.model.enums import OrderType
 from neo_async.model.orders import OrderRequest
 from neo_async.orders import Orders
 from neo_async.transport.kinds import Kind
@@ -47,3 +48,27 @@ class ExitRequests:
     async def cancel(self, order: Order) -> None:
         """Cancel an order. Raises as Orders.cancel does."""
         await self._engine.cancel(order)
+
+
+def exit_request(plan: PlanTerms, quantity: int, terms: ExitTerms, tag: str) -> OrderRequest:
+    """Return the placement of an exit order of a plan."""
+    return OrderRequest(
+        segment=plan.segment,
+        symbol=plan.symbol,
+        side=plan.exit_side,
+        quantity=quantity,
+        product=plan.product,
+        order_type=terms.order_type,
+        price=terms.price,
+        trigger=terms.trigger,
+        tag=tag,
+    )
+
+
+def terms_of(order: Order) -> ExitTerms:
+    """Return the terms of an exit order as the order shows them."""
+    if order.order_type == OrderType.SL:
+        return ExitTerms(Aim.STOP, OrderType.SL, price=order.price, trigger=order.trigger)
+    if order.order_type == OrderType.LIMIT and order.trigger is None:
+        return ExitTerms(Aim.TARGET, OrderType.LIMIT, price=order.price)
+    return ExitTerms(Aim.CLOSE, OrderType.MARKET)

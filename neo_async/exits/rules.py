@@ -11,14 +11,15 @@ says what is to be requested now. Invariants, each of them property-tested:
 3. An exit order has one request under way at most, and a step number is used once.
 4. Where an exit order ended that the plan has not cancelled, or was refused, the position may be
    closed by another program or the broker at the same time: it is read before the next exit order
-   is placed.
+   is placed. The same holds for a position that was there before the plan, and on every new day.
 5. A final plan requests nothing.
+6. Once the market answers and the price goes through the stop, a plan ends.
 """
 
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import TypeAlias
 
 import msgspec
@@ -26,13 +27,9 @@ import msgspec
 from neo_async.exits.state import (
     Aim,
     ExitOrder,
-    ExitReason,
     ExitTerms,
     PlanState,
     PlanStatus,
-    PlanTerms,
-    Resting,
-    Unprotected,
 )
 from neo_async.model.enums import OrderType
 
@@ -42,11 +39,9 @@ JOIN_SECONDS = 0.2
 TRAIL_SECONDS = 1.0
 """Least time between two changes by which a stop trails the price."""
 
-MAX_REFUSALS = 3
-"""Refusals of an exit order in a row after which the plan counts as unprotected."""
-_RETRY_SECONDS = (0.5, 1.0, 2.0)
-RETRY_SECONDS = 15.0
-"""Time between two tries of an exit order that the broker keeps refusing."""
+CANCEL_SECONDS = 10.0
+"""Time after which an order that the broker has taken a cancel for, and that is open still, is
+cancelled again."""
 
 
 class PlaceExit(msgspec.Struct, frozen=True):
@@ -95,9 +90,21 @@ class Timers(msgspec.Struct):
     """Time at which a stop that has not filled, or a market price, is to be replaced by a new
     market price."""
     retry_at: float = -math.inf
-    """Time from which on an exit order may be placed again after a refusal."""
+    """Time from which on an exit order may be placed or changed again after a refusal."""
+    cancel_at: float = -math.inf
+    """The same for cancels, and for changes that only take units away: they are never put off for
+    longer than two seconds."""
     refusals: int = 0
+    """Refusals of exit orders in a row."""
+    failures: int = 0
+    """Requests in a row that had no effect, refusals and others."""
     is_cancelling_entry: bool = False
+    entry_cancelled_at: float = math.inf
+    """Time at which the broker took the cancel of the entry."""
+    cancelled_at: dict[int, float] = {}
+    """Times at which the broker took the cancels of exit orders, by step."""
+    read_at: float = math.inf
+    """Time at which the position has to be read once more: a report of it may lag behind."""
     must_read_position: bool = False
     """Whether the position has to be read before anything is placed."""
     is_reading_position: bool = False
@@ -115,7 +122,7 @@ def next_action(state: PlanState, timers: Timers, now: float) -> Action | None:
     before it."""
     if state.status.is_final or state.status is PlanStatus.WAITING:
         return None
-    if now < max(timers.retry_at, timers.closed_until):
+    if now < max(timers.cancel_at, timers.closed_until):
         return None
     has_begun_to_exit = state.is_closing or state.exits_filled > 0 or state.closed_elsewhere > 0
     if has_begun_to_exit and not state.is_entry_final and not timers.is_cancelling_entry:
@@ -123,6 +130,8 @@ def next_action(state: PlanState, timers: Timers, now: float) -> Action | None:
     excess = state.working - state.held
     if excess > 0:
         return _reduce(state, excess)
+    if now < timers.retry_at:
+        return None
     if timers.must_read_position:
         return None if timers.is_reading_position else ReadPosition()
     wanted = exit_terms(state)
@@ -144,7 +153,11 @@ def next_time(state: PlanState, timers: Timers, now: float) -> float:
         timers.trail_at,
         timers.chase_at,
         timers.retry_at,
+        timers.cancel_at,
         timers.closed_until,
+        timers.read_at,
+        timers.entry_cancelled_at + CANCEL_SECONDS,
+        *(at + CANCEL_SECONDS for at in timers.cancelled_at.values()),
     )
     return min((time for time in times if time > now), default=math.inf)
 
@@ -197,7 +210,8 @@ def _change(
         return None  # it is a limit order in the book: its trigger cannot be moved any more
     if order.terms == wanted:
         return None
-    if order.terms.order_type is not wanted.order_type and not state.changes_type:
+    replaces = wanted.aim is Aim.CLOSE or order.terms.order_type is not wanted.order_type
+    if replaces and not state.changes_type:
         return CancelExit(order.step)
     is_trailing = order.terms.aim is wanted.aim is Aim.STOP
     if is_trailing and now < timers.trail_at:
@@ -257,229 +271,9 @@ def _note_terms(state: PlanState, timers: Timers, terms: ExitTerms, now: float) 
         timers.chase_at = now + state.terms.chase
 
 
-def apply_accepted(state: PlanState, timers: Timers, step: int, number: str = "") -> None:
-    """Apply that the broker took a placement (which has a number) or a change."""
-    order = find(state, step)
-    order.number = number or order.number
-    order.is_under_way = False
-    if order.asked_terms is not None:
-        order.quantity, order.terms = order.asked_quantity, order.asked_terms
-    order.asked_quantity, order.asked_terms = 0, None
-    timers.refusals = 0
-    state.reason = ""
-
-
-def apply_refused(state: PlanState, timers: Timers, step: int, reason: str, now: float) -> None:
-    """Apply that a request was refused, or was proven to have had no effect."""
-    order = find(state, step)
-    wanted, had = order.asked_terms, order.terms
-    order.is_under_way = False
-    order.asked_quantity, order.asked_terms = 0, None
-    if order.is_final:
-        return
-    if not order.number:
-        _finish(order)
-    elif order.was_cancelled:
-        order.was_cancelled = False
-    elif wanted is not None and wanted.order_type is not had.order_type:
-        state.changes_type = False
-        return
-    elif wanted is not None and wanted.aim is Aim.CLOSE and had.aim is Aim.CLOSE:
-        return  # the price stands; the next one is asked for at `chase_at`
-    _count_refusal(state, timers, reason, now)
-
-
-def apply_exit(
-    state: PlanState,
-    timers: Timers,
-    step: int,
-    now: float,
-    *,
-    filled: int,
-    is_triggered: bool = False,
-    is_final: bool = False,
-) -> None:
-    """Apply a report of an exit order. Fills are never taken back."""
-    order = find(state, step)
-    order.filled = max(order.filled, filled)
-    # What a report of the position has shown before may have been this fill.
-    left = max(0, state.entry_filled - state.exits_filled)
-    state.closed_elsewhere = min(state.closed_elsewhere, left)
-    if is_triggered and not order.is_triggered:
-        order.is_triggered = True
-        if order.terms.aim is Aim.STOP:
-            timers.chase_at = min(timers.chase_at, now + state.terms.chase)
-    if is_final and not order.is_final:
-        _finish(order)
-        if order.filled < order.quantity and not order.was_cancelled:
-            timers.must_read_position = True
-    _end_if_flat(state)
-
-
-def _finish(order: ExitOrder) -> None:
-    order.is_final = True
-    order.is_under_way = False
-    order.asked_quantity, order.asked_terms = 0, None
-
-
-def apply_rejected(state: PlanState, timers: Timers, step: int, reason: str, now: float) -> None:
-    """Apply that an exit order, which the broker had taken, was rejected later."""
-    order = find(state, step)
-    if not order.is_final:
-        _finish(order)
-        _count_refusal(state, timers, reason, now)
-
-
-def apply_entry_cancel_refused(timers: Timers, now: float) -> None:
-    """Apply that the cancel of the entry had no effect: it is asked for again, unless a report
-    shows that the entry is final."""
-    timers.is_cancelling_entry = False
-    timers.retry_at = now + _RETRY_SECONDS[0]
-
-
-def _count_refusal(state: PlanState, timers: Timers, reason: str, now: float) -> None:
-    state.reason = reason
-    timers.must_read_position = True
-    timers.refusals += 1
-    if timers.refusals < MAX_REFUSALS:
-        timers.retry_at = now + _RETRY_SECONDS[timers.refusals - 1]
-        return
-    timers.retry_at = now + RETRY_SECONDS
-    if state.terms.on_unprotected is Unprotected.EXIT and not state.is_closing:
-        close_at_market(state, timers, now)
-
-
-# --- reports and prices -----------------------------------------------------------------------
-
-
-def apply_entry(
-    state: PlanState, filled: int, *, average_price: Decimal | None = None, is_final: bool
-) -> None:
-    """Apply a report of the entry order. Fills are never taken back."""
-    state.entry_filled = max(state.entry_filled, filled)
-    if average_price:
-        state.entry_price = average_price
-    state.is_entry_final = is_final
-    if state.status is PlanStatus.ENTERING and is_final:
-        state.status = PlanStatus.OPEN
-        if not state.entry_filled:
-            state.status = PlanStatus.CANCELLED
-    _end_if_flat(state)
-
-
-def apply_price(state: PlanState, timers: Timers, price: Decimal, now: float) -> None:
-    """Apply the last price of the instrument."""
-    timers.price = price
-    advance(state, timers, now)
-
-
-def advance(state: PlanState, timers: Timers, now: float) -> None:
-    """Apply what the last price and the time make due: the stop trails, the aim changes at target
-    and stop, and what has not filled in time gets a new market price."""
-    if state.status.is_final or state.held <= 0:
-        return
-    price = timers.price
-    if price is not None:
-        _trail(state, price)
-        if state.stop is not None and not state.terms.is_beyond(price, state.stop, strictly=True):
-            _touch_stop(state, timers, now)
-        else:
-            _leave_stop(state, timers, price)
-    if timers.chase_at <= now:
-        close_at_market(state, timers, now)
-
-
-def close_at_market(state: PlanState, timers: Timers, now: float) -> None:
-    """Have everything closed at a (new) market price."""
-    state.is_closing = True
-    state.revision += 1
-    timers.chase_at = now + state.terms.chase
-    timers.retry_at = -math.inf
-    timers.refusals = 0
-
-
-def _trail(state: PlanState, price: Decimal) -> None:
-    """Take over the most favourable price, and move the stop behind it."""
-    terms = state.terms
-    if state.best is not None and not terms.is_beyond(price, state.best, strictly=True):
-        return
-    state.best = price
-    if terms.trail is None:
-        return
-    level = on_tick(price - terms.sign * terms.trail, terms, away=True)
-    step = max(terms.trail_step or terms.tick, terms.tick)
-    if state.stop is None or terms.sign * (level - state.stop) >= step:
-        state.stop = level
-
-
-def _touch_stop(state: PlanState, timers: Timers, now: float) -> None:
-    """The price has reached the stop. A stop that rests is given `chase` seconds to fill; where
-    none does, the position is closed at the market."""
-    if state.is_closing:
-        return
-    if all(is_stop(order) for order in state.open_exits) and state.open_exits:
-        timers.chase_at = min(timers.chase_at, now + state.terms.chase)
-    else:
-        close_at_market(state, timers, now)
-
-
-def is_stop(order: ExitOrder) -> bool:
-    """Return whether an exit order rests at the broker as a stop, and is not being changed into
-    anything else."""
-    asked = order.asked_terms
-    is_kept = asked is None or asked.aim is Aim.STOP
-    return bool(order.number) and order.terms.aim is Aim.STOP and is_kept
-
-
-def _leave_stop(state: PlanState, timers: Timers, price: Decimal) -> None:
-    """The price is not at the stop. Aim at the target once it is reached, and at the stop again
-    when the price has fallen back half of the way between them."""
-    if not state.is_closing and not any(order.is_triggered for order in state.open_exits):
-        timers.chase_at = math.inf
-    terms = state.terms
-    if terms.target is None or state.stop is None:
-        return
-    if terms.resting is Resting.TARGET or terms.is_beyond(price, terms.target):
-        state.aim = Aim.TARGET
-    elif not terms.is_beyond(price, (terms.target + state.stop) / 2):
-        state.aim = Aim.STOP
-
-
-def apply_position(state: PlanState, timers: Timers, net: int) -> None:
-    """Apply the net quantity of the position, read after every fill that is known here: what is
-    missing of the units that the plan has not exited was closed elsewhere."""
-    timers.must_read_position = timers.is_reading_position = False
-    in_direction = max(0, state.terms.sign * net)
-    state.closed_elsewhere = max(0, state.entry_filled - state.exits_filled - in_direction)
-    _end_if_flat(state)
-
-
-def _end_if_flat(state: PlanState) -> None:
-    if state.status is not PlanStatus.OPEN or state.held > 0 or state.working > 0:
-        return
-    state.status = PlanStatus.EXITED
-    filled = [order for order in state.exits if order.filled]
-    if state.closed_elsewhere or not filled:
-        state.exited_by = ExitReason.ELSEWHERE
-    else:
-        state.exited_by = {
-            Aim.STOP: ExitReason.STOP,
-            Aim.TARGET: ExitReason.TARGET,
-            Aim.CLOSE: ExitReason.CLOSED,
-        }[filled[-1].terms.aim]
-
-
 def find(state: PlanState, step: int) -> ExitOrder:
     """Return the exit order of a step."""
     for order in state.exits:
         if order.step == step:
             return order
     raise KeyError(step)
-
-
-def on_tick(price: Decimal, terms: PlanTerms, *, away: bool) -> Decimal:
-    """Return a price on tick. With `away` it is rounded away from the market, against the
-    position's side, so that a stop is never tighter than asked."""
-    down = (terms.sign == 1) == away
-    steps = (price / terms.tick).to_integral_value(ROUND_FLOOR if down else ROUND_CEILING)
-    return steps * terms.tick

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -21,25 +22,46 @@ from neo_async.errors import (
 )
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
+from neo_async.execution.reports import in_slices
 from neo_async.execution.validation import slices
 from neo_async.exits.checks import member
 from neo_async.exits.requests import ExitRequests
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import OrderRequest
+from neo_async.model.orders import OrderRequest, OrderRow
 from neo_async.model.portfolio import PositionKey, PositionRow, SquaredOff
 from neo_async.portfolio.portfolio import Portfolio
-from neo_async.portfolio.position_rows import position_key
+from neo_async.portfolio.position_rows import position_key, side_of
+from neo_async.session.polling import retry_until_answered
+
+T = TypeVar("T")
 
 log = logging.getLogger(logs.EXITS)
 
 CHASE_SECONDS = 2.0
 """Time after which a closing order that has not filled gets a new market price."""
+SETTLE_SECONDS = 0.05
+"""Time between two looks whether the requests of plans that have ended are answered."""
 READ_SECONDS = 1.0
 """Time between two readings of a position that does not show the fills yet."""
+LAG_SECONDS = 5.0
+"""Time for which the positions report may not show the newest fills yet."""
 TIMEOUT_SECONDS = 60.0
 """Time after which a position that is still open is reported as an error."""
+
+
+async def until_answered(read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of a read, which is repeated until the broker answers it: a position stays
+    open for as long as it cannot be read. Raises NotLoggedIn."""
+    while True:
+        try:
+            return await retry_until_answered(read, log)
+        except NotLoggedIn:
+            raise
+        except NeoError as error:
+            log.warning("a square-off waits for its report: %s", error)
+            await asyncio.sleep(READ_SECONDS)
 
 
 class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +74,8 @@ class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
     """The instrument as market feeds name it, `nse_cm|19084`."""
     net: int
     """Net quantity in units; negative when short."""
+    carried: int | None = None
+    """Units of it that are of earlier days; None where that is not known."""
 
     @property
     def key(self) -> PositionKey:
@@ -73,15 +97,22 @@ class SquareOff:
         *,
         requests: ExitRequests,
         open_orders: Callable[[PositionKey], Iterable[Order]],
-        read_net: Callable[[PositionKey], Awaitable[int]],
+        read_net: Callable[[PositionKey], Coroutine[Any, Any, int]],
         slices: Callable[[OpenPosition, int], Sequence[int]],
+        settle: Callable[[PositionKey], Awaitable[Sequence[OrderRow]]],
+        filled: Callable[[Sequence[OrderRow]], int],
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
+        """`settle` waits until no order for the position is under way, has the open ones
+        registered, and returns the position's rows of the order book; `filled` returns the units
+        bought less those sold of these orders by now."""
         self._position = position
         self._requests = requests
         self._open_orders = open_orders
         self._read_net = read_net
         self._slices = slices
+        self._settle = settle
+        self._filled_of = filled
         self._timeout = timeout
         self._orders: list[Order] = []
         self._refusal: NeoError | None = None
@@ -92,8 +123,11 @@ class SquareOff:
         net = position.net
         try:
             async with asyncio.timeout(self._timeout):
+                waiting_for = "the outcome of an order is not known, which may close it"
+                rows = await self._settle(position.key)
+                waiting_for = "the orders did not fill in time"
                 await self._cancel_open_orders()
-                net = await self._read_net(position.key)
+                net = await self._read_first_net(rows)
                 while net:
                     before = self._filled()
                     await self._close(net)
@@ -104,7 +138,7 @@ class SquareOff:
                 position.symbol,
                 position.product,
                 net,
-                reason=str(self._refusal or "the orders did not fill in time"),
+                reason=str(self._refusal or waiting_for),
             ) from self._refusal
         return SquaredOff(
             segment=position.segment,
@@ -180,12 +214,27 @@ class SquareOff:
         if order.status is OrderStatus.REJECTED:
             self._refusal = Rejected(f"order {order.number} was rejected: {order.reject_reason}")
 
+    async def _net(self) -> int:
+        return await until_answered(lambda: self._read_net(self._position.key))
+
+    async def _read_first_net(self, rows: Sequence[OrderRow]) -> int:
+        """Return the net quantity once report and order book agree on it: an order that was just
+        cancelled may have filled before. Where they keep disagreeing, the report counts."""
+        now = asyncio.get_running_loop().time
+        until = now() + LAG_SECONDS
+        while True:
+            net = await self._net()
+            carried = self._position.carried
+            if carried is None or net == carried + self._filled_of(rows) or now() >= until:
+                return net
+            await asyncio.sleep(READ_SECONDS)
+
     async def _read_until_shown(self, net: int, filled: int) -> int:
         """Return the net quantity once the report shows the fills. A report may lag behind: more
         than what is left is never closed."""
         left = net - filled if net > 0 else net + filled
         while True:
-            shown = await self._read_net(self._position.key)
+            shown = await self._net()
             if abs(shown) <= abs(left) and shown * left >= 0:
                 return shown
             await asyncio.sleep(READ_SECONDS)
@@ -218,14 +267,17 @@ class PositionCloser:
         self._requests = requests
         self._portfolio = portfolio
         self._instruments = instruments
+        self._locks: WeakValueDictionary[PositionKey, asyncio.Lock] = WeakValueDictionary()
+        """Locks of the positions that are being closed: two would close one of them twice."""
 
     async def find(
         self, which: Selection, *, holdings: bool
     ) -> tuple[list[OpenPosition], list[NeoError]]:
-        """Return the positions that are not flat, and errors of those that cannot be read."""
+        """Return the positions that are not flat, and errors of those that cannot be read. The
+        report is read until the broker answers."""
         found: list[OpenPosition] = []
         problems: list[NeoError] = []
-        for row in await self._portfolio.position_rows():
+        for row in await until_answered(self._portfolio.position_rows):
             if not which.includes(position_key(row.segment, row.symbol, row.product)):
                 continue
             try:
@@ -243,7 +295,7 @@ class PositionCloser:
         """Return the delivery stock that can be sold, and that is in no position of the day."""
         known = {position.instrument for position in positions}
         found = []
-        for holding in await self._portfolio.holdings():
+        for holding in await until_answered(self._portfolio.holdings):
             name = f"{holding.segment.lower()}|{holding.token}"
             instrument = self._instrument_named(name)
             if not holding.sellable_quantity or name in known or instrument is None:
@@ -260,29 +312,87 @@ class PositionCloser:
         return found
 
     async def close(
-        self, positions: Sequence[OpenPosition], holdings: bool, timeout: float
+        self,
+        positions: Sequence[OpenPosition],
+        holdings: bool,
+        timeout: float,
+        is_answering: Callable[[PositionKey], bool],
     ) -> list[SquaredOff | NeoError]:
-        """Close positions at once, and return the outcome of each."""
-        rows = await self._engine.read_order_book()
-        async for _ in self._engine.register_open(rows):
-            pass  # orders that were placed elsewhere are cancelled as well
+        """Close positions at once, and return the outcome of each. `is_answering` is whether a plan
+        that has ended with it has requests under way."""
+
+        if not positions:
+            return []
+        book = asyncio.ensure_future(self._read_book())
+
+        async def settle(key: PositionKey) -> Sequence[OrderRow]:
+            is_settled = not is_answering(key) and not self._is_placing(key)
+            while is_answering(key) or self._is_placing(key):  # noqa: ASYNC110 - of many requests
+                await asyncio.sleep(SETTLE_SECONDS)
+            rows = await (asyncio.shield(book) if is_settled else self._read_book())
+            return rows.get(key, ())
+
         closing = [
-            SquareOff(
-                position,
-                requests=self._requests,
-                open_orders=self._open_orders,
-                read_net=self._net_of(position, holdings=holdings),
-                slices=self._slices,
-                timeout=timeout,
-            ).run()
+            self._close_alone(
+                SquareOff(
+                    position,
+                    requests=self._requests,
+                    open_orders=self._open_orders,
+                    read_net=self._net_of(position, holdings=holdings),
+                    slices=self._slices,
+                    settle=settle,
+                    filled=self._filled_of,
+                    timeout=timeout,
+                ),
+                position.key,
+            )
             for position in positions
         ]
         results: list[SquaredOff | NeoError] = []
-        for result in await asyncio.gather(*closing, return_exceptions=True):
+        outcomes = await asyncio.gather(*closing, return_exceptions=True)
+        book.cancel()
+        for result in outcomes:
             if isinstance(result, BaseException) and not isinstance(result, NeoError):
                 raise result
             results.append(result)
         return results
+
+    async def _read_book(self) -> dict[PositionKey, list[OrderRow]]:
+        """Register every open order, also those placed elsewhere: they are cancelled as well.
+        Return the rows of the order book by their position."""
+        rows = await until_answered(self._engine.read_order_book)
+        async for _ in self._engine.register_open(rows):
+            pass
+        by_key: dict[PositionKey, list[OrderRow]] = {}
+        async for part in in_slices(rows):
+            for row in part:
+                key = position_key(row.segment, row.symbol, row.product)
+                by_key.setdefault(key, []).append(row)
+        return by_key
+
+    def _filled_of(self, rows: Iterable[OrderRow]) -> int:
+        """Return the units bought less those sold of these orders, by the newest report of each."""
+        net = 0
+        for row in rows:
+            order = self._engine.cache.get(row.number)
+            filled = max(row.filled_quantity, 0 if order is None else order.filled_quantity)
+            net += filled if side_of(row.side) is Side.BUY else -filled
+        return net
+
+    async def _close_alone(self, closing: SquareOff, key: PositionKey) -> SquaredOff:
+        """Close a position once no other call closes it."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        async with lock:
+            return await closing.run()
+
+    def _is_placing(self, key: PositionKey) -> bool:
+        """Return whether an order in a position may exist that no report has shown yet."""
+        return any(
+            one.expected.action == "place" and one.expected.kind[0:2] + one.expected.kind[3:] == key
+            for one in self._engine.in_flight_requests
+        )
 
     def _instrument_named(self, name: str) -> Instrument | None:
         segment, _, token = name.partition("|")
@@ -300,7 +410,7 @@ class PositionCloser:
 
     def _net_of(
         self, position: OpenPosition, *, holdings: bool
-    ) -> Callable[[PositionKey], Awaitable[int]]:
+    ) -> Callable[[PositionKey], Coroutine[Any, Any, int]]:
         holding = position.instrument if holdings and position.product is Product.CNC else ""
 
         async def read(key: PositionKey) -> int:
@@ -327,4 +437,5 @@ def _open_position(row: PositionRow) -> OpenPosition | None:
         product=member("product", row.product.strip().upper(), Product),
         instrument=row.instrument,
         net=net,
+        carried=row.carried_quantity,
     )

@@ -149,6 +149,8 @@ class ExitOrder(msgspec.Struct, kw_only=True):
     """Order number; empty until the broker has given one."""
     filled: int = 0
     is_final: bool = False
+    is_resting: bool = False
+    """Whether a report has shown it as a stop that waits for its trigger."""
     is_triggered: bool = False
     """Whether the stop has been triggered: it is a limit order in the book now."""
     was_cancelled: bool = False
@@ -174,6 +176,8 @@ class PlanState(msgspec.Struct, kw_only=True, tag="plan"):
     id: str
     """Short id, unique in the account: it begins the client tags of the plan's orders."""
     terms: PlanTerms
+    day: date | None = None
+    """Day in India on which the plan was last at work; its orders are of this day."""
     status: PlanStatus = PlanStatus.ENTERING
     entry_numbers: list[str] = []
     """Numbers of the entry orders: several where the quantity is above the freeze quantity."""

@@ -121,16 +121,23 @@ class PriceTrigger:
         find_orders: Callable[[str, list[str]], list[Order]],
         write: Callable[[TriggerState], None],
         clock: Callable[[], float],
+        opens_in: Callable[[], float],
         on_end: Callable[[PriceTrigger], None],
     ) -> None:
+        """`opens_in` returns the seconds until the market of the order opens, 0 while it is
+        open."""
         self._state = state
         self._place = place
         self._find_orders = find_orders
         self._write = write
         self._clock = clock
+        self._opens_in = opens_in
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
+        self._is_stopped = False
         self._reached = asyncio.Event()
+        self._is_early = False
+        """Whether the order was refused while its market was closed."""
         self._ended = asyncio.Event()
         self.order: Order | None = None
         """The order, once it is placed."""
@@ -184,9 +191,9 @@ class PriceTrigger:
             self._reached.set()
 
     def take_up(self) -> None:
-        """Go on with a trigger of the process before. Its placement, if there was one, has an
-        outcome by now: an order with its tag, or none, and then it waits for the price again."""
-        if self._state.status is not TriggerStatus.PLACING:
+        """Go on with a trigger after a login. Its placement, if there was one, has an outcome by
+        now: an order with its tag, or none, and then it waits for the price again."""
+        if self._state.status is not TriggerStatus.PLACING or self._is_running:
             return
         found = self._find_orders(entry_tag(self.id), [])
         if found:
@@ -196,26 +203,43 @@ class PriceTrigger:
 
     def start(self) -> None:
         """Start the trigger's task, unless it runs or the trigger is final."""
-        if self._task is None and not self._state.status.is_final:
+        self._is_stopped = False
+        if not self._is_running and not self._state.status.is_final:
             self._task = asyncio.create_task(self._run(), name=f"price trigger {self.id}")
 
     async def stop(self) -> None:
-        """Stop the task: the trigger waits for the next login."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        """Stop waiting for the price: the trigger goes on after the next login. A placement under
+        way is left to its answer."""
+        self._is_stopped = True
+        if self._task is not None and self._state.status is TriggerStatus.WAITING:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def _is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     async def _run(self) -> None:
-        while self._state.status is TriggerStatus.WAITING:
+        while self._state.status is TriggerStatus.WAITING and not self._is_stopped:
             if self._state.until is not None and date_of(self._clock()) > self._state.until:
                 self._end(TriggerStatus.EXPIRED)
                 return
-            until_midnight = midnight(self._clock()) + _DAY_SECONDS - self._clock()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(until_midnight):
-                    await self._reached.wait()
-                    await self._place_order()
+            if not await self._is_reached_today():
+                continue
+            await self._place_order()
+
+    async def _is_reached_today(self) -> bool:
+        """Wait for the price until midnight. Return whether it was reached."""
+        until_midnight = midnight(self._clock()) + _DAY_SECONDS - self._clock()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until_midnight):
+                if self._is_early:
+                    await asyncio.sleep(self._opens_in())
+                    self._is_early = False
+                    self._reached.clear()  # by a price of before the open
+                await self._reached.wait()
+                return True
+        return False
 
     async def _place_order(self) -> None:
         state = self._state
@@ -224,15 +248,25 @@ class PriceTrigger:
         try:
             self._placed(await self._place(state.order.request(entry_tag(state.id))))
         except NotLoggedIn:
-            state.status = TriggerStatus.WAITING
-            self._reached.clear()
+            self._wait_again()
         except OutcomeUnknown as error:
             log.error("trigger %s: %s", state.id, error)
             state.reason = str(error)
             self._end(TriggerStatus.FAILED)
         except NeoError as error:
+            if self._opens_in():
+                # The market is closed: it is tried again once the price is there in its hours.
+                log.info("trigger %s waits for the open: %s", state.id, error)
+                self._is_early = True
+                self._wait_again()
+                return
             state.reason = str(error)
             self._end(TriggerStatus.FAILED)
+
+    def _wait_again(self) -> None:
+        self._state.status = TriggerStatus.WAITING
+        self._write(self._state)
+        self._reached.clear()
 
     def _placed(self, order: Order) -> None:
         self.order = order

@@ -1,28 +1,34 @@
 """The rules of exit plans, against a broker that fills, refuses, and loses answers at will."""
 
+import math
 import random
+from datetime import date
 from decimal import Decimal
 
 import msgspec
 import pytest
 
-from neo_async.exits.rules import (
+from neo_async.exits.outcomes import (
     MAX_REFUSALS,
+    apply_accepted,
+    apply_cancel_accepted,
+    apply_entry,
+    apply_entry_cancel_accepted,
+    apply_entry_cancel_refused,
+    apply_exit,
+    apply_position,
+    apply_refused,
+    apply_rejected,
+    begin_day,
+)
+from neo_async.exits.price_rules import advance, apply_price, close_at_market
+from neo_async.exits.rules import (
     CancelEntry,
     CancelExit,
     ChangeExit,
     PlaceExit,
     ReadPosition,
     Timers,
-    advance,
-    apply_accepted,
-    apply_entry,
-    apply_entry_cancel_refused,
-    apply_exit,
-    apply_position,
-    apply_price,
-    apply_refused,
-    apply_rejected,
     begin,
     exit_terms,
     find,
@@ -369,11 +375,11 @@ class Broker:
             case CancelExit(step):
                 order = self.orders[step]
                 taken = order[2] and self.random.random() < 0.9
-                if taken:
+                if taken and self.random.random() < 0.8:  # else the exchange forgets the cancel
                     order[2] = False
             case CancelEntry():
                 taken = self.is_entry_open and self.random.random() < 0.9
-                if taken:
+                if taken and self.random.random() < 0.8:
                     self.is_entry_open = False
             case ReadPosition():
                 taken = True
@@ -383,8 +389,12 @@ class Broker:
         action, taken = self.unanswered.pop(self.random.randrange(len(self.unanswered)))
         match action:
             case CancelEntry():
-                if not taken:
+                if taken:
+                    apply_entry_cancel_accepted(self.timers, self.now)
+                else:
                     apply_entry_cancel_refused(self.timers, self.now)
+            case CancelExit(step) if taken:
+                apply_cancel_accepted(self.state, self.timers, step, self.now)
             case ReadPosition():
                 if any(
                     order[1] > find(self.state, step).filled for step, order in self.orders.items()
@@ -395,7 +405,14 @@ class Broker:
             case _ if taken:
                 apply_accepted(self.state, self.timers, action.step, str(1000 + action.step))
             case _:
-                apply_refused(self.state, self.timers, action.step, "no", self.now)
+                apply_refused(
+                    self.state,
+                    self.timers,
+                    action.step,
+                    "no",
+                    self.now,
+                    is_refusal=self.random.random() < 0.7,
+                )
 
     def fill_entry(self):
         if self.is_entry_open:
@@ -427,6 +444,18 @@ class Broker:
         self.report()
         self.timers.must_read_position = True  # as the position feed does
 
+    def begin_day(self):
+        """End the day: every order expires, and the position is carried over."""
+        if self.unanswered:
+            return
+        self.report()
+        for order in self.orders.values():
+            order[2] = False
+        self.is_entry_open = False
+        self.now += 60_000.0
+        begin_day(self.state, self.timers, date(2026, 11, 25), self.now + 100.0)
+        self.report()
+
     def report(self):
         apply_entry(self.state, self.entry_filled, is_final=not self.is_entry_open)
         for order in self.state.exits:
@@ -456,6 +485,8 @@ class Broker:
             self.answer()
         elif choice < 0.76:
             self.close_elsewhere()
+        elif choice < 0.765:
+            self.begin_day()
         elif choice < 0.9:
             self.report()
         self.now += self.random.choice([0.0, 0.1, 1.0, 5.0])
@@ -463,6 +494,7 @@ class Broker:
             action = due(self.state, self.timers, self.now)
             self.check()
             if action is None:
+                self.check_protection()
                 return
             self.request(action)
         raise AssertionError(f"requests without end: {action}")
@@ -472,6 +504,16 @@ class Broker:
         assert self.state.terms.sign * self.position >= 0, "the position was turned round"
         under_way = [one for one, _ in self.unanswered if hasattr(one, "step")]
         assert len({one.step for one in under_way}) == len(under_way)
+
+    def check_protection(self):
+        """Every unit that is held has an exit order, one on its way, or a time at which one is
+        asked for."""
+        state, timers = self.state, self.timers
+        if state.status.is_final or state.held <= state.working:
+            return
+        if self.unanswered or timers.must_read_position:
+            return
+        assert next_time(state, timers, self.now) < math.inf, "nothing wakes the plan"
 
     def shrinks(self):
         """Whether units were closed elsewhere, and the orders are being cut down to the rest."""
@@ -521,3 +563,66 @@ def test_a_fill_that_the_position_showed_first_is_no_close_by_hand():
     assert due(state, timers, 1.0) == CancelExit(1)
     apply_exit(state, timers, 1, 2.0, filled=10, is_final=True)
     assert (state.status, state.exited_by) == (PlanStatus.EXITED, ExitReason.STOP)
+
+
+class TestFailures:
+    def test_only_refusals_of_a_stop_that_is_lacking_close_at_the_market(self):
+        state, timers = plan(on_unprotected=Unprotected.EXIT), Timers()
+        apply_entry(state, 10, is_final=True)
+        now = 0.0
+        for _ in range(2 * MAX_REFUSALS):
+            action = due(state, timers, now)
+            apply_refused(state, timers, action.step, "not sent", now, is_refusal=False)
+            now += 2.0  # never put off for longer
+        assert due(state, timers, now).terms.aim is Aim.STOP
+
+    def test_a_refused_change_of_a_stop_that_rests_closes_nothing(self):
+        state, timers = protected(on_unprotected=Unprotected.EXIT, trail=D("0.50"), target=None)
+        now = 5.0
+        for index in range(2 * MAX_REFUSALS):
+            apply_price(state, timers, D("39.60") + index, now)
+            action = due(state, timers, now)
+            if isinstance(action, ChangeExit):
+                apply_refused(state, timers, action.step, "band", now)
+            elif isinstance(action, ReadPosition):
+                apply_position(state, timers, 10)
+            now += 16.0
+        assert not state.is_closing
+        assert state.unprotected == 0
+
+    def test_units_that_are_gone_are_taken_away_however_often_the_stop_was_refused(self):
+        state, timers = protected(trail=D("0.50"), target=None)
+        now = 5.0
+        for index in range(MAX_REFUSALS):
+            apply_price(state, timers, D("39.60") + index, now)
+            action = due(state, timers, now)
+            apply_refused(state, timers, action.step, "band", now)
+            now += 3.0
+            if now >= timers.retry_at:
+                due(state, timers, now)
+                apply_position(state, timers, 10)
+        assert timers.retry_at > now
+        apply_position(state, timers, 4)
+        assert due(state, timers, now).quantity == 4
+
+    def test_a_cancel_that_leads_to_nothing_is_asked_for_again(self):
+        state, timers = protected()
+        timers.must_read_position = True
+        due(state, timers, 1.0)
+        apply_position(state, timers, 0)
+        assert due(state, timers, 1.0) == CancelExit(1)
+        apply_cancel_accepted(state, timers, 1, 1.0)
+        assert due(state, timers, 5.0) is None
+        assert next_time(state, timers, 5.0) == 11.0
+        assert due(state, timers, 11.0) == CancelExit(1)
+
+    def test_a_market_price_that_cannot_be_changed_is_replaced(self):
+        state, timers = protected()
+        close_at_market(state, timers, 1.0)
+        apply_accepted(state, timers, due(state, timers, 1.0).step)
+        again = due(state, timers, 3.0)
+        assert isinstance(again, ChangeExit)
+        apply_refused(state, timers, 1, "type", 3.0)
+        assert due(state, timers, 3.0) == CancelExit(1)
+        apply_exit(state, timers, 1, 4.0, filled=2, is_final=True)
+        assert due(state, timers, 4.0) == PlaceExit(2, 8, exit_terms(state))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,7 +43,13 @@ class Placements:
         self.states.append(msgspec.json.decode(msgspec.json.encode(state), type=TriggerState))
 
 
-def trigger_of(broker: Placements, *, found: list[Order] | None = None, **terms: object):
+def trigger_of(
+    broker: Placements,
+    *,
+    found: list[Order] | None = None,
+    opens_in: Callable[[], float] = lambda: 0.0,
+    **terms: object,
+):
     state = TriggerState(
         id="abcde",
         instrument="nse_cm|19084",
@@ -54,6 +62,7 @@ def trigger_of(broker: Placements, *, found: list[Order] | None = None, **terms:
         find_orders=lambda tag, numbers: found or [],
         write=broker.write,
         clock=now,
+        opens_in=opens_in,
         on_end=broker.ended.append,
     )
 
@@ -97,6 +106,50 @@ async def test_it_ends_at_the_midnight_after_its_last_day() -> None:
     trigger.start()
     assert await trigger.wait(timeout=90_000) is TriggerStatus.EXPIRED
     assert broker.ended == [trigger]
+
+
+async def test_a_placement_under_way_at_midnight_or_at_a_logout_keeps_its_outcome() -> None:
+    for end_of_day in (True, False):
+        broker = Placements("1001")
+        placed = broker.place
+
+        async def slowly(request: OrderRequest, placed: Any = placed) -> Order:
+            await asyncio.sleep(90_000)
+            return await placed(request)
+
+        broker.place = slowly  # type: ignore[method-assign]
+        trigger = trigger_of(broker)
+        trigger.start()
+        trigger.on_price(D("41"))
+        await asyncio.sleep(1)
+        if not end_of_day:
+            await trigger.stop()
+            trigger.take_up()
+            trigger.start()
+        assert trigger.status is TriggerStatus.PLACING
+        assert await trigger.wait(timeout=100_000) is TriggerStatus.PLACED
+        await asyncio.sleep(0)
+        assert len(broker.requests) == 1
+
+
+async def test_a_refusal_before_the_open_waits_for_the_price_in_market_hours() -> None:
+    broker = Placements(Rejected("market closed"), "1001")
+    opens_at = asyncio.get_running_loop().time() + 3600
+
+    def opens_in() -> float:
+        return max(0.0, opens_at - asyncio.get_running_loop().time())
+
+    trigger = trigger_of(broker, opens_in=opens_in)
+    trigger.start()
+    trigger.on_price(D("41"))
+    await asyncio.sleep(60)
+    trigger.on_price(D("41"))
+    await asyncio.sleep(60)
+    assert (trigger.status, len(broker.requests)) == (TriggerStatus.WAITING, 1)
+    assert broker.states[-1].status is TriggerStatus.WAITING
+    await asyncio.sleep(3600)
+    trigger.on_price(D("41"))
+    assert await trigger.wait(timeout=1) is TriggerStatus.PLACED
 
 
 @pytest.mark.parametrize("was_accepted", [True, False])

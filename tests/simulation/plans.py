@@ -2,9 +2,11 @@
 
 A program starts brackets, covers and stops for positions at random moments, while prices walk, jump
 over stops, and run through both prices of a bracket within a turn of the loop. Users change plans,
-close them and cancel them; some programs halt, in some all sessions end, in some the broker refuses
-to change the type of an order. Then the faults end, the prices run through every stop, and each
-plan has to be final.
+close and cancel them, close by hand what they hold, and square positions off. Some programs halt,
+with stops kept or with every position closed; in some all sessions end; in some a feed is lost for
+a minute; in some the broker refuses to change the type of an order. In some the broker squares off
+what is intraday and two nights pass, over which plans of CNC go on, and the next day opens with a
+gap. Then the faults end, the prices run through every stop, and each plan has to be final.
 
 What has to be zero: positions that were turned round, units that no order protects while their plan
 says that they are protected, and steps that were placed twice.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import tempfile
 import time
@@ -37,7 +40,9 @@ from neo_async import (
     Segment,
     Side,
 )
-from neo_async.exchange import Faults
+from neo_async.exchange import Behaviour, Faults, Hours, Rules
+from neo_async.exchange.faults.plan import FeedName
+from neo_async.exchange.faults.settings import FeedFault
 from neo_async.exits.plan import ExitPlan
 from neo_async.exits.state import PlanStatus, Unprotected
 from neo_async.wire.tags import own_tag, step_of, without_suffix
@@ -52,6 +57,12 @@ FAULTY_SECONDS = 180.0
 SILENCE_SECONDS = 90.0
 """Seconds for which units may lack an order at the exchange although their plan does not say so:
 reports may be late by 40 s, and the order book is read after that."""
+CROSSING_SECONDS = 60.0
+"""Seconds after an order by hand within which an exit order of a plan may still fill: the reports
+of it are on their way."""
+NIGHTS = 47.5 * 3600.0
+"""Seconds by which the nights advance both clocks: from 10:00 on Monday over a holiday to 9:30 on
+Wednesday."""
 END_SECONDS = 900.0
 """Seconds within which every plan has to be final once the faults have ended and the prices have
 run through the stops."""
@@ -73,6 +84,11 @@ class PlanReport(msgspec.Struct):
     """Steps that were placed twice."""
     unfinished: int = 0
     """Plans that were not final at the end, or that were exited and left a position."""
+    crossed: int = 0
+    """Positions that a user has turned round by hand, while the report of an exit was on its
+    way."""
+    nights: int = 0
+    """Nights of the program; 0 or 1."""
     broken: int = 0
     leaks: int = 0
     problems: list[str] = []
@@ -113,6 +129,13 @@ class _Program:
         self._sides: dict[str, Side] = {}
         self._bare_since: dict[str, float] = {}
         self._told: set[str] = set()
+        self._by_hand: dict[str, float] = {}
+        """Times of the loop of the orders by hand, by symbol."""
+        dice = Random(f"{seed}|kind")
+        self._has_night = dice.random() < 0.3
+        self._changes_type = dice.random() < 0.7
+        self._lost_feed = dice.choice([None, None, None, "market", "orders"])
+        self._night_seconds = 0.0
         self._exchange: ObservedExchange
         self._neo: NeoClient
 
@@ -120,12 +143,25 @@ class _Program:
         if self._story is not None:
             self._story(f"{asyncio.get_running_loop().time():9.3f} {text}")
 
+    def _clock(self) -> float:
+        return now() + self._night_seconds
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         story = self._say if self._story is not None else None
         with tempfile.TemporaryDirectory() as folder:
             async with ObservedExchange(
-                story, seed=self._seed, clock=now, limits=None, cash=CASH
+                story,
+                seed=self._seed,
+                clock=self._clock,
+                limits=None,
+                cash=CASH,
+                behaviour=Behaviour(
+                    rules=Rules(
+                        hours=Hours.EXCHANGE if self._has_night else Hours.ALWAYS,
+                        type_changes=self._changes_type,
+                    )
+                ),
             ) as exchange:
                 self._exchange = exchange
                 before = asyncio.all_tasks()
@@ -135,7 +171,7 @@ class _Program:
                     limits=RateLimits(orders=10_000, total=10_000),
                     journal=Path(folder, "orders.db"),
                     orders=OrderSettings(resolution_timeout=RESOLUTION_TIMEOUT),
-                    clock=now,
+                    clock=self._clock,
                 )
                 self._neo.limiter._clock = loop.time
                 async with self._neo:
@@ -173,18 +209,52 @@ class _Program:
                 )
             if dice.random() < 0.25:
                 group.create_task(self._halt(Random(f"{self._seed}|halt")))
+            if self._lost_feed is not None:
+                group.create_task(self._lose_feed(self._lost_feed, Random(f"{self._seed}|feed")))
             if dice.random() < 0.3:
                 await asyncio.sleep(dice.uniform(0, FAULTY_SECONDS))
                 self._say("all sessions end")
                 self._exchange.end_sessions()
+        if self._has_night:
+            await self._pass_nights(Random(f"{self._seed}|gap"))
+
+    async def _lose_feed(self, lost: FeedName, dice: Random) -> None:
+        """Have every message of a feed lost for a minute, and its connection as well."""
+        await asyncio.sleep(dice.uniform(SPREAD / 2, FAULTY_SECONDS / 2))
+        self._say(f"the feed of {lost} is lost")
+        faults = self._exchange.faults
+        draw = faults.for_message
+
+        def lose(feed: FeedName) -> tuple[FeedFault | None, float]:
+            return (FeedFault.LOSE, 0.0) if feed == lost else draw(feed)
+
+        faults.for_message = lose  # type: ignore[method-assign]
+        if dice.random() < 0.5:
+            self._exchange.feeds.drop_connections(lost)
+        await asyncio.sleep(60)
+        faults.for_message = draw  # type: ignore[method-assign]
+
+    async def _pass_nights(self, dice: Random) -> None:
+        """Let the broker square off what is intraday, and the nights pass. The open has a gap."""
+        self._say("the nights pass")
+        self.report.nights += 1
+        self._night_seconds += NIGHTS
+        self._exchange.tick()
+        for plan in self._neo.exits.plans:
+            instrument = self._neo.instruments.find(plan.segment, plan.symbol)
+            assert instrument is not None
+            factor = Decimal(dice.choice(["0.95", "0.99", "1.01", "1.05"]))
+            tick = Decimal(repr(instrument.tick_size))
+            self._print(instrument, _on_tick(self._price(instrument) * factor, tick))
+        await asyncio.sleep(30)
 
     async def _halt(self, dice: Random) -> None:
         await asyncio.sleep(dice.uniform(SPREAD / 2, FAULTY_SECONDS))
-        keep_stops = dice.random() < 0.5
-        self._say(f"halt, {keep_stops=}")
+        how = dice.choice([{}, {"keep_stops": True}, {"square_off": True}])
+        self._say(f"halt, {how}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(300):
-                await self._neo.halt(keep_stops=keep_stops, reason="the program halts")
+                await self._neo.halt(**how, reason="the program halts")
         self._neo.resume_orders()
 
     # --- one plan -----------------------------------------------------------------------------
@@ -198,13 +268,16 @@ class _Program:
         tick = Decimal(repr(instrument.tick_size))
         terms = _exits(price, side, tick, dice)
         quantity = dice.choice([1, 10, 100])
+        product = Product.MIS
+        if self._has_night and side is Side.BUY and dice.random() < 0.6:
+            product = Product.CNC
         entry: dict[str, Any] = {"order_type": OrderType.MARKET}
         if dice.random() < 0.5:
             entry = {"price": price}
         self._say(f"{symbol}: {side.name} {quantity} at {price}, {entry}, {terms}")
         try:
             self._plans[symbol] = await self._neo.exits.bracket(
-                Segment.NSE_CM, symbol, side, quantity, product=Product.MIS, **entry, **terms
+                Segment.NSE_CM, symbol, side, quantity, product=product, **entry, **terms
             )
         except NeoError as error:
             self._say(f"{symbol}: {error!r}")
@@ -246,10 +319,32 @@ class _Program:
             async with asyncio.timeout(200):
                 if choice < 0.4 and plan.stop is not None:
                     await plan.change(stop=None if plan.target else plan.stop)
-                elif choice < 0.8:
+                elif choice < 0.6:
                     await plan.exit_now()
+                elif choice < 0.75:
+                    await self._close_by_hand(plan)
+                elif choice < 0.85:
+                    await self._neo.portfolio.square_off(symbol=plan.symbol)
                 else:
                     await plan.cancel(leave_stop=dice.random() < 0.5)
+
+    async def _close_by_hand(self, plan: ExitPlan) -> None:
+        """Close what the plan holds with an order that is not of it, and leave the plan alone."""
+        if not plan.open_quantity:
+            return
+        state = plan._runner.state
+        self._by_hand[plan.symbol] = math.inf
+        try:
+            await self._neo.orders.place(
+                Segment.NSE_CM,
+                plan.symbol,
+                state.terms.exit_side,
+                plan.open_quantity,
+                product=state.terms.product,
+                order_type=OrderType.MARKET,
+            )
+        finally:
+            self._by_hand[plan.symbol] = asyncio.get_running_loop().time() + CROSSING_SECONDS
 
     def _price(self, instrument: Instrument) -> Decimal:
         market = self._exchange.market
@@ -283,7 +378,10 @@ class _Program:
         for symbol in self._sides:
             if held[symbol] < 0 and symbol not in self._told:
                 self._told.add(symbol)
-                self.report.add_problem("turned", f"{symbol}: {held[symbol]} at {now_:.3f}")
+                if now_ < self._by_hand.get(symbol, 0.0):
+                    self.report.crossed += 1
+                else:
+                    self.report.add_problem("turned", f"{symbol}: {held[symbol]} at {now_:.3f}")
             self._check_protection(symbol, held[symbol] - working[symbol], now_)
 
     def _check_protection(self, symbol: str, bare: int, now_: float) -> None:
@@ -323,7 +421,11 @@ class _Program:
             self._say(f"{plan}")
             if not plan.is_final:
                 self.report.add_problem("unfinished", repr(plan))
-            elif plan.state is PlanStatus.EXITED and (left := self._held(plan.symbol)):
+            elif (
+                plan.state is PlanStatus.EXITED
+                and plan.symbol not in self._by_hand
+                and (left := self._held(plan.symbol))
+            ):
                 self.report.add_problem("unfinished", f"{plan} leaves {left}")
 
     def _held(self, symbol: str) -> int:
@@ -367,36 +469,3 @@ def _exits(price: Decimal, side: Side, tick: Decimal, dice: Random) -> dict[str,
 
 def _on_tick(price: Decimal, tick: Decimal) -> Decimal:
     return (price / tick).to_integral_value() * tick
-
-
-def main() -> None:
-    import argparse
-    import logging
-    from concurrent.futures import ProcessPoolExecutor
-    from functools import partial
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--plans", type=int, default=20)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--story", action="store_true")
-    arguments = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-    if arguments.story:
-        report = run_plans(arguments.first, arguments.plans, story=print)
-        print(report)
-        return
-    total = Counter[str]()
-    seeds = range(arguments.first, arguments.first + arguments.seeds)
-    with ProcessPoolExecutor(arguments.jobs) as pool:
-        for report in pool.map(partial(run_plans, plans=arguments.plans), seeds):
-            total.update(report.ended)
-            for problem in report.problems:
-                print(f"seed {report.seed}: {problem[:400]}", flush=True)
-            print(report.seed, f"{report.seconds:.1f} s", dict(report.ended), flush=True)
-    print(dict(total))
-
-
-if __name__ == "__main__":
-    main()
