@@ -55,8 +55,11 @@ def interruption_reported(what: str, command: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        output.echo(
-            f"interrupted: {what} may have been sent; {command} shows its outcome", err=True
-        )
-        note_told()
+        tell_interruption(f"{what} may have been sent; {command} shows its outcome")
         raise
+
+
+def tell_interruption(left: str) -> None:
+    """Say what an interruption leaves at the broker, instead of the program's own line."""
+    output.print_sentence(f"interrupted: {left}", err=True)
+    note_told()

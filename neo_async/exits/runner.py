@@ -450,18 +450,7 @@ class PlanRunner:
 
     def snapshot(self) -> PlanChange:
         """Return the present state."""
-        state = self.state
-        return PlanChange(
-            at=self._clock(),
-            status=state.status,
-            entered=state.entry_filled,
-            open_quantity=max(0, state.held),
-            unprotected=state.unprotected,
-            stop=state.stop,
-            target=state.terms.target,
-            reason=state.reason,
-            exited_by=state.exited_by,
-        )
+        return PlanChange.of(self.state, at=self._clock())
 
     async def until_changed(self) -> bool:
         """Wait for the next change. Return False when the plan's task has stopped."""

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
-from neo_async.cli.parameters import choice_option, seconds
+from neo_async.cli.parameters import choice_option, existing_file, seconds
 from neo_async.model.enums import Level
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ def watch(
             "lines.",
         ),
     ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=existing_file,
+            help="Show the exit plans in the journal of a bot or a command, which goes on writing.",
+        ),
+    ] = None,
     fresh: Fresh = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a look, a line each.")
@@ -80,7 +89,7 @@ def watch(
 
     names = checked_instruments(instruments or [])
     show = _way_to_show(refresh, as_json=as_json)
-    neo_async.run(_watch(Account(), names, level.level, show, fresh=fresh))
+    neo_async.run(_watch(Account(), names, level.level, show, journal=journal, fresh=fresh))
 
 
 async def _watch(
@@ -89,6 +98,7 @@ async def _watch(
     level: Level,
     show: Callable[[Watched], Awaitable[None]],
     *,
+    journal: Path | None,
     fresh: bool,
 ) -> None:
     """Run until interrupted, and then end without an error."""
@@ -102,7 +112,7 @@ async def _watch(
     with contextlib.suppress(asyncio.CancelledError):
         async with (
             account.connect(fresh=fresh) as neo,
-            Watched(neo, names, level) as watched,
+            Watched(neo, names, level, journal=journal) as watched,
         ):
             halt_on_sigusr1(neo)
             await show(watched)
