@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -20,6 +19,7 @@ from neo_async.cli.account import (
 )
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.csv_output import print_csv
+from neo_async.cli.naming import SideName
 from neo_async.cli.output import AsCsv, AsJson, Cell, money
 from neo_async.cli.parameters import choice_argument, choice_option, seconds, whole_number
 from neo_async.cli.prompts import Yes, confirm, interruption_reported, show_account
@@ -27,25 +27,15 @@ from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side, Validity
+from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
 from neo_async.wire.numbers import price_text
 from neo_async.wire.rules import check_order, place_form
 from neo_async.wire.tags import TagMaker
 
-
-class _SideName(StrEnum):
-    BUY = "buy"
-    SELL = "sell"
-
-    @property
-    def side(self) -> Side:
-        return Side[self.name]
-
-
 _Segment: TypeAlias = Annotated[Segment, choice_argument(Segment, "SEGMENT")]
-_Side: TypeAlias = Annotated[_SideName, choice_argument(_SideName, "SIDE")]
+_Side: TypeAlias = Annotated[SideName, choice_argument(SideName, "SIDE")]
 _Quantity: TypeAlias = Annotated[
     int, typer.Argument(metavar="QUANTITY", parser=whole_number(1), help="Units, not lots.")
 ]
@@ -253,7 +243,7 @@ def _cancel_all(
     if not yes:
         rows = account.read(lambda neo: neo.orders.book(), fresh=fresh)
         open_rows = [row for row in rows if not row.status.is_final]
-        what = "\n".join(f"cancel {_describe_row(row)}" for row in open_rows)
+        what = [f"cancel {_describe_row(row)}" for row in open_rows]
         confirm(what or "cancel every open order: none at the moment", account, yes=yes)
     else:
         show_account(account)

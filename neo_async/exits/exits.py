@@ -44,6 +44,7 @@ from neo_async.model.portfolio import Position, SquaredOff
 from neo_async.model.ticks import LiteTick
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
+from neo_async.portfolio.position_rows import position_key
 from neo_async.wire.numbers import price_text
 from neo_async.wire.quotes import wire_instrument
 from neo_async.wire.tags import entry_tag
@@ -80,6 +81,7 @@ class Exits:
         requests = ExitRequests(engine, orders)
         self._orders = orders
         self._market = market
+        self._portfolio = portfolio
         self._instruments = instruments
         self._clock = clock
         self._closer = PositionCloser(engine, requests, portfolio, instruments)
@@ -198,11 +200,23 @@ class Exits:
             **exits,
         )
 
-    async def protect(self, held: Position | Order, **exits: Unpack[ExitOptions]) -> ExitPlan:
+    async def protect(
+        self,
+        held: Position | Order | Instrument | str,
+        *,
+        product: Product | None = None,
+        **exits: Unpack[ExitOptions],
+    ) -> ExitPlan:
         """Exit a position, or what fills of an order, by target or stop, whichever comes first.
 
-        Raises InvalidOrder for a position that is flat, or that another plan exits already.
+        An instrument, or its key `nse_cm|19084`, means the one position that is open in it; where
+        several products are open, `product` says which. Raises InvalidOrder for a position that is
+        flat, or that another plan exits already.
         """
+        if isinstance(held, Instrument | str):
+            held = await self.open_position(held, product=product)
+        elif product not in (None, held.product):
+            raise InvalidOrder("product", product, f"is not that of what is held: {held.product}")
         quantity = held.quantity if isinstance(held, Order) else held.net_quantity
         if not quantity:
             known = "is flat" if quantity == 0 else "has a quantity that is not known"
@@ -235,6 +249,29 @@ class Exits:
         runner.entries = [held] if isinstance(held, Order) else []
         self._book.start_plan(runner)
         return self._book.plans[state.id]
+
+    async def open_position(
+        self, instrument: Instrument | str, *, product: Product | None = None
+    ) -> Position:
+        """Return the one open position in an instrument, or of its `product`. Raises InvalidOrder
+        where there is none, and where positions of several products are open."""
+        listed = self._instrument_named(instrument)
+        if product is not None:
+            product = member("product", product, Product)
+        which = Selection(listed.segment, listed.symbol, product)
+        found = [
+            one
+            for one in await self._portfolio.positions(quotes=False)
+            if one.net_quantity != 0
+            and which.includes(position_key(one.segment, one.symbol, one.product))
+        ]
+        if len(found) == 1:
+            return found[0]
+        of = "" if product is None else f" of {product}"
+        if not found:
+            raise InvalidOrder("held", listed.symbol, f"has no open position{of}")
+        products = " and ".join(str(one.product) for one in found)
+        raise InvalidOrder("product", None, f"{listed.symbol} is open in {products}: choose one")
 
     async def when(
         self,
@@ -290,6 +327,24 @@ class Exits:
             for runner in self._book.of(position.key):
                 runner.end("squared off")
         return [*problems, *await self._closer.close(positions, holdings, timeout)]
+
+    def _instrument_named(self, name: Instrument | str) -> Instrument:
+        """Return an instrument by its key. Raises InvalidOrder."""
+        if isinstance(name, Instrument):
+            return name
+        wire_instrument(name)
+        segment, _, token = name.partition("|")
+        known = member("held", segment, Segment)
+        found = (
+            self._instruments.by_token(known, token) if known in self._instruments.loaded else None
+        )
+        if found is None:
+            raise InvalidOrder(
+                "held",
+                name,
+                f"is in no loaded scrip master: await neo.instruments.load({str(known)!r}) first",
+            )
+        return found
 
     # --- starting a plan ----------------------------------------------------------------------
 
