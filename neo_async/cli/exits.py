@@ -6,8 +6,10 @@ have ended. With a journal the plans go on after the next start.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 import neo_async
+from neo_async.base import logs
 from neo_async.cli import naming, output
 from neo_async.cli.account import side_name
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
@@ -41,7 +44,13 @@ from neo_async.cli.prompts import Yes, confirm, interruption_reported
 from neo_async.client import NeoClient
 from neo_async.config import ConnectionSettings
 from neo_async.errors import InvalidOrder, OutcomeUnknown
-from neo_async.exits.checks import MAX_CHASE_SECONDS, ExitOptions, ExitSettings, plan_terms
+from neo_async.exits.checks import (
+    MAX_CHASE_SECONDS,
+    ExitOptions,
+    ExitSettings,
+    known_price,
+    plan_terms,
+)
 from neo_async.exits.plan import ExitPlan
 from neo_async.exits.state import Resting, Unprotected
 from neo_async.model.enums import OrderType, Product, Segment, Side
@@ -280,8 +289,6 @@ def protect(
     )
     account = Account()
     instrument = naming.read_listed(account, segment, symbol)
-    # Bad prices are refused before the user logs in. On which side they are is seen later.
-    _check_prices(instrument, options)
 
     async def find(neo: NeoClient) -> Position:
         await neo.instruments.load(segment)
@@ -289,6 +296,13 @@ def protect(
 
     held = account.read(find, fresh=fresh)
     is_long = (held.net_quantity or 0) > 0
+    _check(
+        instrument,
+        Side.BUY if is_long else Side.SELL,
+        Product(held.product),
+        options,
+        price=known_price(held.last_price),
+    )
     confirm(
         f"protect {held.net_quantity:,} {held.symbol} ({held.segment}) {held.product}, "
         f"{'bought' if is_long else 'sold'} at {money(held.average_price)}, "
@@ -397,45 +411,27 @@ def _enter(
 
 def _check_entry(instrument: Instrument, terms: OrderTerms, options: ExitOptions) -> None:
     """Check the exits against the limit of the entry. Without one, they are compared with the last
-    price when the plan begins. Raises InvalidOrder."""
-    price = terms.price
-    if price is None:
-        _check_prices(instrument, options)
+    price when the plan begins, at which a trail without a stop begins as well. Raises
+    InvalidOrder."""
+    begins_at_price = options.get("stop") is None and options.get("trail") is not None
+    if terms.price is None and begins_at_price:
         return
+    side, product = Side(terms.side), Product(terms.product)
+    _check(instrument, side, product, options, price=terms.price)
+
+
+def _check(
+    instrument: Instrument,
+    side: Side,
+    product: Product,
+    options: ExitOptions,
+    *,
+    price: Decimal | None,
+) -> None:
+    settings = ExitSettings(**options)
     plan_terms(
-        instrument,
-        instrument.segment,
-        instrument.symbol,
-        Side(terms.side),
-        Product(terms.product),
-        ExitSettings(**options),
-        price=price,
+        instrument, instrument.segment, instrument.symbol, side, product, settings, price=price
     )
-
-
-def _check_prices(instrument: Instrument, options: ExitOptions) -> None:
-    """Check what can be checked without a price of the market. Raises InvalidOrder."""
-    stop = options.get("stop")
-    needs_price = stop is None and options.get("trail") is not None
-    errors = []
-    for side in Side:
-        try:
-            plan_terms(
-                instrument,
-                instrument.segment,
-                instrument.symbol,
-                side,
-                Product.MIS,
-                ExitSettings(**options),
-                price=_ANY_PRICE if needs_price else None,
-            )
-        except InvalidOrder as error:
-            errors.append(error)
-    if len(errors) == len(Side):
-        raise errors[0]
-
-
-_ANY_PRICE = Decimal(1_000_000)
 
 
 def _describe_entry(terms: OrderTerms) -> str:
@@ -503,8 +499,24 @@ def _run(
                 output.echo_dim("Ctrl-C ends this command, and leaves the exit orders as they are")
             return await follow(neo, show, journal=journal)
 
-    if not neo_async.run(work()):
+    with _without_log_of_plans():
+        is_done = neo_async.run(work())
+    if not is_done:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _without_log_of_plans() -> Iterator[None]:
+    """Leave the warnings of plans out, unless --debug logs everything: each change is shown, with
+    its reason."""
+    log = logging.getLogger(logs.EXITS)
+    level = log.level
+    if not log.isEnabledFor(logging.DEBUG):
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 async def _begin(beginning: Awaitable[ExitPlan]) -> None:

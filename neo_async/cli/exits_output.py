@@ -333,7 +333,8 @@ def what_is_left(plan: ExitPlan, journal: Path | None) -> str:
             f"{journal} --resume"
         )
     else:
-        parts.append("the plan ends here, as it is in no journal")
+        unwatched = "" if plan.target is None else ", and nothing watches its target"
+        parts.append(f"the plan ends here, as it is in no journal{unwatched}")
     return f"{plan.symbol} ({plan.id}): {'; '.join(parts)}"
 
 
