@@ -102,7 +102,7 @@ if TYPE_CHECKING:
         LaneHealth,
         LimiterHealth,
     )
-    from neo_async.model.instruments import Instrument, StrikeRow
+    from neo_async.model.instruments import Instrument, InstrumentLike, StrikeRow
     from neo_async.model.market import (
         Candle,
         Candles,
@@ -180,7 +180,7 @@ _PUBLIC = {
     "neo_async.model.health": (
         "BreakerHealth", "FeedHealth", "Health", "LaneHealth", "LimiterHealth",
     ),
-    "neo_async.model.instruments": ("Instrument", "StrikeRow"),
+    "neo_async.model.instruments": ("Instrument", "InstrumentLike", "StrikeRow"),
     "neo_async.model.market": (
         "Candle", "Candles", "ChainRow", "FutureQuote", "FuturesChain", "Interval", "OptionChain",
         "OptionQuote", "Quote", "QuoteFilter", "Quotes",
@@ -240,20 +240,20 @@ __all__ = [
     "ColumnFeed", "ConnectionSettings", "Credentials", "DepthRow", "DuplicateTag", "Durability",
     "Endpoints", "FeedEvent", "FeedHealth", "FeedState", "FeedTimings", "FutureQuote",
     "FuturesChain", "Halted", "Health", "Histogram", "HistoryRow", "Holding", "IndexTick",
-    "Instrument", "InsufficientFunds", "Intent", "Interval", "InvalidField", "InvalidOrder",
-    "JournalFailed", "LaneHealth", "Level", "LimiterHealth", "Limits", "LiteTick", "LivePositions",
-    "LoginFailed", "LossLimit", "MarketFeed", "MarketState", "MarketStatus", "Metrics",
-    "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind", "OnExit",
-    "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal", "OrderChange",
-    "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow", "OrderSettings",
-    "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome", "OutcomeUnknown", "Policy",
-    "PoolLimits", "Position", "PositionLimit", "PositionUpdate", "PriceLimit", "PriceTick",
-    "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote", "QuoteFilter",
-    "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording", "RefundUnknown",
-    "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick", "Segment",
-    "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused", "StoreFailed",
-    "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError", "UnreadableCredit",
-    "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text",
-    "recorded_ticks", "run",
+    "Instrument", "InstrumentLike", "InsufficientFunds", "Intent", "Interval", "InvalidField",
+    "InvalidOrder", "JournalFailed", "LaneHealth", "Level", "LimiterHealth", "Limits", "LiteTick",
+    "LivePositions", "LoginFailed", "LossLimit", "MarketFeed", "MarketState", "MarketStatus",
+    "Metrics", "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind",
+    "OnExit", "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal",
+    "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow",
+    "OrderSettings", "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome",
+    "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit", "PositionUpdate",
+    "PriceLimit", "PriceTick", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit",
+    "Quote", "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
+    "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
+    "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
+    "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",
+    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp",
+    "prometheus_text", "recorded_ticks", "run",
 ]
 # fmt: on

@@ -77,6 +77,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     leaves it to the environment."""
 
     def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            # The value may be a secret.
+            if name != "endpoints" and not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be text")
         if not self.consumer_key:
             raise UsageError("consumer_key is empty: copy the access token of the API dashboard")
         if not _KEY.fullmatch(self.consumer_key):
@@ -193,6 +197,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     cross the network in clear text. What a login over https answers must use TLS all the same."""
 
     def __post_init__(self) -> None:
+        check_texts(self, "login", "base", "feed", "realtime", "ca_file")
+        check_switch("insecure", self.insecure)
         if self.login:
             _check_address("login", self.login, insecure=self.insecure, is_base=True)
         if self.base:
@@ -237,6 +243,8 @@ class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):
     network in clear text."""
 
     def __post_init__(self) -> None:
+        check_texts(self, "api", "login", "ca_file")
+        check_switch("insecure", self.insecure)
         for name in ("api", "login"):
             _check_address(name, getattr(self, name), insecure=self.insecure, is_base=True)
 
@@ -302,3 +310,17 @@ def _switch(name: str, text: str) -> bool:
     if word in ("", "0", "false", "no"):
         return False
     raise UsageError(f"{name}={text!r}: must be 1 or 0")
+
+
+def check_texts(settings: msgspec.Struct, *names: str) -> None:
+    """Check that fields are text. Raises UsageError."""
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, str):
+            raise UsageError(f"{name}={value!r}: must be text")
+
+
+def check_switch(name: str, value: object) -> None:
+    """Check that a value is a bool: "no" and "0" would count as true. Raises UsageError."""
+    if type(value) is not bool:
+        raise UsageError(f"{name}={value!r}: must be True or False")

@@ -183,10 +183,11 @@ class NeoClient:
             resubmit_unacknowledged=orders.resubmit_unacknowledged,
             clock=clock,
         )
-        self.market = Market(self._requests, clock=clock)
+        self.market = Market(self._requests, self.instruments, clock=clock)
         self.portfolio = Portfolio(
             self._requests,
             self.market,
+            self.instruments,
             square_off=lambda **which: self.exits.square_off(**which),
             clock=clock,
         )
@@ -476,12 +477,13 @@ class NeoClient:
             market_open=market_open,
             calendar=self.calendar,
             time_ns=time_ns,
+            key_of=self.instruments.key,
         )
         self._market_feeds.add(feed)
         return feed
 
     def column_feed(
-        self, *, level: Level = Level.LITE, market_open: Callable[[], bool] | None = None
+        self, *, level: Level | str = Level.LITE, market_open: Callable[[], bool] | None = None
     ) -> ColumnFeed:
         """Return the market feed as arrays; see ColumnFeed. Needs numpy."""
         feed = ColumnFeed(
@@ -490,6 +492,7 @@ class NeoClient:
             level=level,
             market_open=market_open,
             calendar=self.calendar,
+            key_of=self.instruments.key,
         )
         self._market_feeds.add(feed)
         return feed

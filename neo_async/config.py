@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,10 @@ from neo_async.accounts import variable_reader as variable_reader
 from neo_async.errors import UsageError
 from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import Price
+from neo_async.model.spellings import choices, member_of
+
+_LARGEST_DEVIATION: Final = 100
+"""Largest `max_price_deviation_pct`: more is a mistake in the unit, and no limit."""
 
 
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +73,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     that takes this long has probably hung."""
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check_seconds(self, optional=("duplicate_read_after",))
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +91,9 @@ class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Longest wait between two probes during the first minute of an outage."""
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        if type(self.failures) is not int or self.failures < 1:
+            raise UsageError(f"failures={self.failures!r}: must be a whole number, 1 or more")
+        _check_seconds(self, other=("failures",))
         if self.longest_wait < self.first_wait:
             raise UsageError(
                 f"longest_wait={self.longest_wait!r}: is below first_wait={self.first_wait!r}"
@@ -117,7 +124,7 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Largest loss of the day in rupees, by `neo.portfolio.live.total().mtm_pnl`. Orders that can
     only close a position still pass."""
     max_price_deviation_pct: float | None = None
-    """Largest distance of a limit or trigger price from the last price, in percent."""
+    """Largest distance of a limit or trigger price from the last price, in percent, up to 100."""
     segments: Set[Segment] | None = None
     """The segments in which orders may be placed."""
     products: Set[Product] | None = None
@@ -148,11 +155,16 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
                 raise UsageError(f"{name}={value!r}: must be a number above 0")
+        percent = self.max_price_deviation_pct
+        if percent is not None and percent > _LARGEST_DEVIATION:
+            raise UsageError(
+                f"max_price_deviation_pct={percent!r}: must be a percentage of the last price, "
+                f"{_LARGEST_DEVIATION} at most"
+            )
         for name, vocabulary in (("segments", Segment), ("products", Product)):
             value = getattr(self, name)
-            if value is not None and not _is_choice(value, vocabulary):
-                codes = ", ".join(vocabulary)
-                raise UsageError(f"{name}={value!r}: must be a set of some of {codes}")
+            if value is not None:
+                msgspec.structs.force_setattr(self, name, _choice(name, value, vocabulary))
 
 
 class OnExit(StrEnum):
@@ -209,7 +221,7 @@ class FeedTimings(msgspec.Struct, frozen=True, kw_only=True):
     """Longest pause between two tries to connect."""
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check_seconds(self)
 
 
 class PoolLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -308,12 +320,25 @@ def _is_amount(value: object) -> bool:
     return amount.is_finite() and amount > 0
 
 
-def _is_choice(value: object, vocabulary: type[StrEnum]) -> bool:
-    return isinstance(value, Set) and bool(value) and value <= set(vocabulary)
+def _choice(name: str, value: object, vocabulary: type[StrEnum]) -> frozenset[StrEnum]:
+    """Return a set of members, which may be given as text. Raises UsageError."""
+    rule = f"must be a set of some of {choices(vocabulary)}"
+    if not isinstance(value, Set) or not value:
+        raise UsageError(f"{name}={value!r}: {rule}")
+    try:
+        return frozenset(member_of(vocabulary, one) for one in value)
+    except ValueError:
+        raise UsageError(f"{name}={value!r}: {rule}") from None
 
 
-def _check_positive(times: msgspec.Struct) -> None:
+def _check_seconds(
+    times: msgspec.Struct, *, optional: Sequence[str] = (), other: Sequence[str] = ()
+) -> None:
+    """Check that every field but the `other` ones is a number of seconds above 0; the `optional`
+    ones may be None."""
     for name in times.__struct_fields__:
         value = getattr(times, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"{name}={value!r}: must be above 0")
+        if name in other or (value is None and name in optional):
+            continue
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise UsageError(f"{name}={value!r}: must be a number of seconds above 0")

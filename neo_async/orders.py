@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Callable,
-    Coroutine,
-    Iterable,
-    Mapping,
-    Sequence,
-)
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, overload
 
 import msgspec
 
-from neo_async.errors import (
-    InvalidOrder,
-    NeoError,
-    OutcomeUnknown,
-    Rejected,
-)
+from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.order import Order
+from neo_async.execution.order_arguments import leading_arguments, named_instrument, request_of
 from neo_async.execution.sender import Request
 from neo_async.execution.validation import check_against, check_bracket, slices
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
-from neo_async.model.instruments import Instrument
+from neo_async.model.instruments import Instrument, InstrumentLike
 from neo_async.model.orders import (
     Bracket,
     HistoryRow,
@@ -54,6 +44,8 @@ from neo_async.wire.rules import (
     check_symbol,
     modify_form,
     place_form,
+    read_order_type,
+    read_segment,
 )
 
 _WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
@@ -77,9 +69,12 @@ class Orders:
     when there is none three minutes after the resolution timeout, or at a logout.
 
     Where the instrument's scrip master is loaded (`neo.instruments.load`), arguments are checked
-    against it, too: price and trigger on tick and inside the day's band, quantity in lots and not
-    above the freeze quantity. Instruments that are not in a loaded scrip master are left to the
-    broker's own checks.
+    against it, too: the trading symbol, price and trigger on tick and inside the day's band,
+    quantity in lots and not above the freeze quantity. A symbol that is not in a scrip master of an
+    earlier day, or in one with rows that could not be read, is left to the broker's own checks.
+
+    Sides, products, order types, validities and segments may be text as well, in any case: `"buy"`,
+    `"MIS"`, `"limit"`, `"SL-M"`, `"nse_cm"`.
     """
 
     def __init__(
@@ -97,46 +92,71 @@ class Orders:
         self._guard = guard
         self._tags = engine.tags
 
+    @overload
     async def place(
         self,
-        segment: Segment,
+        segment: Segment | str,
         symbol: str,
-        side: Side,
+        side: Side | str,
         quantity: int,
         *,
-        product: Product,
-        price: Price | None = None,
-        order_type: OrderType = OrderType.LIMIT,
-        trigger: Price | None = None,
-        validity: Validity = Validity.DAY,
-        disclosed_quantity: int = 0,
-        amo: bool = False,
-        tag: str = "",
-        bracket: Bracket | None = None,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+        validity: Validity | str = ...,
+        disclosed_quantity: int = ...,
+        amo: bool = ...,
+        tag: str = ...,
+        bracket: Bracket | None = ...,
+        wait_for_outcome: bool = ...,
+    ) -> Order: ...
+
+    @overload
+    async def place(
+        self,
+        instrument: InstrumentLike,
+        side: Side | str,
+        quantity: int,
+        /,
+        *,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+        validity: Validity | str = ...,
+        disclosed_quantity: int = ...,
+        amo: bool = ...,
+        tag: str = ...,
+        bracket: Bracket | None = ...,
+        wait_for_outcome: bool = ...,
+    ) -> Order: ...
+
+    async def place(
+        self,
+        segment: Any,
+        symbol: Any,
+        side: Any = None,
+        quantity: Any = None,
+        *,
         wait_for_outcome: bool = True,
+        **terms: Any,
     ) -> Order:
-        """Place one order; see OrderRequest for the arguments.
+        """Place one order. `terms` are product, price, order_type, trigger, validity,
+        disclosed_quantity, amo, tag and bracket; see OrderRequest.
+
+        The instrument is a segment and a trading symbol (`place(Segment.NSE_CM, "ITBEES-EQ",
+        Side.BUY, 10, …)`), or one argument (`place("nse_cm|19084", "buy", 10, …)`): an Instrument,
+        or a name that the loaded scrip masters have. Nothing is downloaded here.
 
         That it returns means that the broker took the order, not that it is valid: margin and
         price bands are checked later, and a refusal then shows as status REJECTED.
         """
-        request = self.placement(
-            OrderRequest(
-                segment=segment,
-                symbol=symbol,
-                side=side,
-                quantity=quantity,
-                product=product,
-                price=price,
-                order_type=order_type,
-                trigger=trigger,
-                validity=validity,
-                disclosed_quantity=disclosed_quantity,
-                amo=amo,
-                tag=tag,
-                bracket=bracket,
+        if quantity is None:
+            segment, symbol, side, quantity = leading_arguments(
+                self._instruments, segment, symbol, side
             )
-        )
+        request = self.placement(OrderRequest(segment, symbol, side, quantity, **terms))
         self._engine.check_trading_state(Kind.PLACE)
         if self._guard is None:
             return await self._engine.place(request, wait_for_outcome=wait_for_outcome)
@@ -144,20 +164,27 @@ class Orders:
         return await self._place(request, reservation, wait_for_outcome=wait_for_outcome)
 
     async def place_sliced(
-        self, order: OrderRequest, *, wait_for_outcome: bool = True
+        self, order: OrderRequest | Mapping[str, Any], *, wait_for_outcome: bool = True
     ) -> list[Order | NeoError]:
         """Place an order whose quantity may be above the freeze quantity: as several orders at
         once, or as one where it is not. Return the outcome of each, as `place_many` does.
 
         This needs the segment's scrip master, and without it raises InvalidOrder.
         """
-        return await self.place_many(self._slices(order), wait_for_outcome=wait_for_outcome)
+        slices = self._slices(request_of(order, self._instruments))
+        return await self.place_many(slices, wait_for_outcome=wait_for_outcome)
 
     async def place_many(
-        self, requests: Iterable[OrderRequest], *, wait_for_outcome: bool = True
+        self,
+        requests: Iterable[OrderRequest | Mapping[str, Any]],
+        *,
+        wait_for_outcome: bool = True,
     ) -> list[Order | NeoError]:
         """Place orders at once, as fast as the limiter allows, and return the outcome of each, in
         their order: the Order, or the error.
+
+        An order may be a dict of the arguments of `place`, the instrument as `segment` and `symbol`
+        or as `instrument`: `{"instrument": "nse_cm|19084", "side": "buy", "quantity": 10, …}`.
 
         If any of them is malformed, InvalidOrder names it and none is sent. Nor is any when all
         together would break a limit of RiskLimits.
@@ -165,7 +192,7 @@ class Orders:
         checked = []
         for position, order in enumerate(requests):
             try:
-                checked.append(self.placement(order))
+                checked.append(self.placement(request_of(order, self._instruments)))
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
@@ -196,8 +223,8 @@ class Orders:
         price: Price | None = None,
         quantity: int | None = None,
         trigger: Price | None = None,
-        order_type: OrderType | None = None,
-        validity: Validity | None = None,
+        order_type: OrderType | str | None = None,
+        validity: Validity | str | None = None,
         disclosed_quantity: int | None = None,
         wait_for_outcome: bool = True,
     ) -> Order:
@@ -216,7 +243,7 @@ class Orders:
             "price": price,
             "quantity": quantity,
             "trigger": trigger,
-            "order_type": order_type,
+            "order_type": None if order_type is None else read_order_type(order_type),
             "validity": validity,
             "disclosed_quantity": disclosed_quantity,
         }
@@ -253,16 +280,26 @@ class Orders:
     async def cancel_all(
         self,
         *,
-        segment: Segment | None = None,
+        segment: Segment | str | None = None,
         symbol: str | None = None,
+        instrument: InstrumentLike | None = None,
         wait_for_outcome: bool = True,
     ) -> list[Order | NeoError]:
-        """Cancel every order that is not final, of one segment or symbol where given; return the
-        outcome of each request. Cover and bracket orders are exited.
+        """Cancel every order that is not final, of one segment, symbol or instrument where given;
+        return the outcome of each request. Cover and bracket orders are exited.
 
         An order whose segment or symbol cannot be read is cancelled too. A row of the order book
-        without an order number cannot be cancelled: it is returned as a ProtocolError.
+        without an order number cannot be cancelled: it is returned as a ProtocolError. Where no
+        order is of the symbol, and the scrip masters show that there is no such symbol, this raises
+        InvalidOrder with the nearest ones.
         """
+        if instrument is not None:
+            if segment is not None or symbol is not None:
+                raise InvalidOrder("instrument", instrument, "stands alone: no segment, no symbol")
+            chosen = named_instrument(self._instruments, instrument)
+            segment, symbol = chosen.segment, chosen.symbol
+        if segment is not None:
+            segment = read_segment(segment)
         if symbol is not None:
             check_symbol(symbol)
 
@@ -275,6 +312,8 @@ class Orders:
         rows = [row for row in await self.book() if not row.status.is_final]
         nameless = [nameless_error(row) for row in rows if not row.has_number and is_meant(row)]
         orders = [order async for order in self._engine.register_open(rows) if is_meant(order)]
+        if symbol is not None and not orders and not nameless and self._instruments is not None:
+            self._instruments.resolver.check_symbol_anywhere(symbol)
         results = await _outcomes(
             [self.cancel(order, wait_for_outcome=wait_for_outcome) for order in orders]
         )
@@ -314,7 +353,7 @@ class Orders:
         client_tag = self._tags.make(order.tag)
         terms = check_order(order)
         form = place_form(terms, client_tag, order.bracket)
-        instrument = self._instrument(terms.segment, terms.symbol)
+        instrument = self._listed_instrument(terms)
         if instrument is not None:
             self._check_against(instrument, terms, order.bracket, is_sliced=is_sliced)
         return Request(kind, PLACE, form, client_tag, terms=terms)
@@ -322,7 +361,7 @@ class Orders:
     def _slices(self, order: OrderRequest) -> list[OrderRequest]:
         """Return the order as several that the exchange takes. Raises InvalidOrder."""
         terms = check_order(order)
-        instrument = self._instrument(terms.segment, terms.symbol)
+        instrument = self._listed_instrument(terms)
         if instrument is None:
             raise InvalidOrder(
                 "symbol",
@@ -391,6 +430,14 @@ class Orders:
 
     def _instrument(self, segment: str, symbol: str) -> Instrument | None:
         return None if self._instruments is None else self._instruments.find(segment, symbol)
+
+    def _listed_instrument(self, terms: OrderTerms) -> Instrument | None:
+        """Return the instrument of a placement; None when no scrip master has it. Raises
+        InvalidOrder when the exchange certainly does not list it."""
+        instrument = self._instrument(terms.segment, terms.symbol)
+        if instrument is None and self._instruments is not None:
+            self._instruments.resolver.check_symbol(terms.segment, terms.symbol)
+        return instrument
 
     def _has_bands(self, segment: str) -> bool:
         return self._instruments is not None and self._instruments.is_of_today(segment)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 
 from neo_async.accounts import PRODUCTION_LOGIN
@@ -13,9 +16,11 @@ from neo_async.config import (
     OrderSettings,
     PoolLimits,
     RateLimits,
+    RiskLimits,
     Timeouts,
 )
 from neo_async.errors import UsageError
+from neo_async.model.enums import Product, Segment
 
 USUAL = {
     "consumer_key": "2c1f0f2e-key",
@@ -148,6 +153,44 @@ def test_a_pool_reserves_connections_for_cancels():
 def test_what_is_counted_is_a_whole_number(kind, name, value):
     with pytest.raises(UsageError, match=f"{name}={value!r}: "):
         kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: RiskLimits(max_price_deviation_pct=300),
+            "_pct=300: must be a percentage",
+        ),
+        (lambda: RiskLimits(segments={"nse"}), "segments={'nse'}: must be a set of some of nse_cm"),  # type: ignore[arg-type]
+        (lambda: Timeouts(order="10"), "order='10': must be a number of seconds above 0"),  # type: ignore[arg-type]
+        (lambda: Timeouts(order=None), "order=None: must be a number of seconds"),  # type: ignore[arg-type]
+        (lambda: Timeouts(read=True), "read=True: must be a number of seconds"),
+        (lambda: Timeouts(login=math.inf), "login=inf: must be a number of seconds"),
+        (lambda: FeedTimings(ping=math.nan), "ping=nan: must be a number of seconds"),
+        (lambda: BreakerConfig(failures=2.5), "failures=2.5: must be a whole number"),  # type: ignore[arg-type]
+        (lambda: BreakerConfig(first_wait="1"), "first_wait='1': must be a number"),  # type: ignore[arg-type]
+        (lambda: Endpoints(login=None), "login=None: must be text"),  # type: ignore[arg-type]
+        (lambda: Endpoints(insecure="no"), "insecure='no': must be True or False"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_setting_of_a_wrong_type_or_size_is_refused(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        make()
+    assert message in str(caught.value)
+
+
+def test_limits_take_segments_and_products_as_text() -> None:
+    limits = RiskLimits(segments={"NSE_CM"}, products={"mis"})  # type: ignore[arg-type]
+    assert (limits.segments, limits.products) == ({Segment.NSE_CM}, {Product.MIS})
+    assert limits == RiskLimits(segments={Segment.NSE_CM}, products={Product.MIS})
+
+
+def test_credentials_of_another_type_are_refused_without_their_value() -> None:
+    with pytest.raises(UsageError, match=r"^mpin must be text$"):
+        Credentials(consumer_key="k", mobile_number="+919999999999", ucc="U", mpin=123456)  # type: ignore[arg-type]
 
 
 def test_the_groups_have_the_defaults_of_their_members() -> None:

@@ -56,7 +56,7 @@ def callback(tick): ...
 def alarm(reason): ...
 requests = [OrderRequest(Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1, price="39", product=Product.CNC)]
 await neo.instruments.load(Segment.NSE_CM)
-feed = neo.market_feed()
+feed = await neo.market_feed().__aenter__()
 await feed.subscribe(["nse_cm|19084"])
 order = await neo.orders.place(
     Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1, price="39", product=Product.CNC

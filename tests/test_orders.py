@@ -30,6 +30,7 @@ from neo_async import (
     Segment,
     Side,
     Timeouts,
+    UsageError,
     Validity,
 )
 from neo_async.exchange.tls import self_signed
@@ -377,7 +378,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"segment": "NSE"}, "segment"),
     ({"symbol": "itbees-eq"}, "symbol"),
     ({"symbol": ""}, "symbol"),
-    ({"side": "BUY"}, "side"),
+    ({"side": "bid"}, "side"),
     ({"quantity": 0}, "quantity"),
     ({"quantity": 1.0}, "quantity"),
     ({"quantity": True}, "quantity"),
@@ -388,7 +389,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"price": -1}, "price"),
     ({"price": "nan"}, "price"),
     ({"price": "39,00"}, "price"),
-    ({"order_type": "LIMIT"}, "order_type"),
+    ({"order_type": "stop"}, "order_type"),
+    ({"price": "39.001"}, "price"),
     ({"order_type": OrderType.MARKET}, "price"),
     ({"order_type": OrderType.SL}, "trigger"),
     ({"order_type": OrderType.SL, "trigger": "39.10"}, "trigger"),
@@ -433,7 +435,8 @@ async def test_bad_input_names_its_field_and_never_reaches_the_server() -> None:
         changes_: list[tuple[dict[str, Any], str]] = [
             ({"price": 0}, "price"),
             ({"quantity": 0}, "quantity"),
-            ({"order_type": "LIMIT"}, "order_type"),
+            ({"order_type": "stop"}, "order_type"),
+            ({"price": "39.001"}, "price"),
             ({"order_type": OrderType.SL}, "trigger"),
             ({"order_type": OrderType.MARKET, "price": 39}, "price"),
             ({"validity": "GTC"}, "validity"),
@@ -449,7 +452,7 @@ async def test_bad_input_names_its_field_and_never_reaches_the_server() -> None:
                     await call
         with pytest.raises(InvalidOrder, match="symbol"):
             await neo.orders.cancel_all(symbol="itbees")
-        with pytest.raises(InvalidOrder, match="token"):
+        with pytest.raises(UsageError, match="scrip master of nse_cm is not loaded"):
             await neo.portfolio.margin(
                 Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1, product=Product.CNC, price=39
             )

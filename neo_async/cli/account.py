@@ -102,7 +102,6 @@ def trades(fresh: Fresh = False, as_csv: AsCsv = False, as_json: AsJson = False)
         _print_trades,
         empty="no trades today",
         columns=output.columns_of(Trade),
-        fields=_fields_with_side,
         as_json=as_json,
         as_csv=as_csv,
     )
@@ -160,7 +159,7 @@ def _print_trades(rows: Sequence[Trade]) -> None:
                 row.trade_number,
                 row.time_text.rpartition(" ")[2],
                 row.symbol,
-                side_name(row.side),
+                output.side_name(row.side),
                 known_units(row, "quantity"),
                 money(known(row, "price")),
                 row.product,
@@ -277,7 +276,7 @@ def print_orders(rows: Sequence[OrderRow]) -> None:
                 row.number,
                 row.time_text.rpartition(" ")[2],
                 row.symbol,
-                side_name(row.side),
+                output.side_name(row.side),
                 f"{known_units(row, 'filled_quantity')}/{known_units(row, 'quantity')}",
                 _known_price(row, "price"),
                 _known_price(row, "trigger"),
@@ -293,16 +292,11 @@ def print_orders(rows: Sequence[OrderRow]) -> None:
 
 
 def order_fields(row: OrderRow) -> dict[str, object]:
-    """Return a row for JSON and CSV: the broker's fields, with the side in words, the parsed status
-    and the reason of a rejection."""
-    fields = _fields_with_side(row)
+    """Return a row for JSON and CSV: the broker's fields, with the parsed status and the reason of
+    a rejection."""
+    fields: dict[str, Any] = output.plain(row)
     del fields["reject_text"]
     return fields | {"status": row.status.value, "reject_reason": row.reject_reason}
-
-
-def _fields_with_side(row: OrderRow | Trade) -> dict[str, Any]:
-    fields: dict[str, Any] = output.plain(row)
-    return fields | {"side": None if "side" in row.missing else side_name(row.side)}
 
 
 def known(row: Any, field: str) -> Any:
@@ -321,10 +315,6 @@ def _known_price(row: OrderRow, field: str) -> str:
 def _odd_notes(rows: Iterable[Any], name: str) -> Iterator[str]:
     """Return the unreadable values of a report."""
     return (f"{getattr(row, name)}: {'; '.join(row.odd)}" for row in rows if row.odd)
-
-
-def side_name(code: str) -> str:
-    return {"B": "buy", "S": "sell"}.get(code, code)
 
 
 def _read(fresh: bool, call: Callable[[NeoClient], Awaitable[T]], as_json: bool) -> T:

@@ -216,7 +216,7 @@ def _usage_of(params: Iterable[Any]) -> Iterator[str]:
     for param in params:
         if param.param_type_name == "argument":
             name = _name_of(param)
-            name += "..." if param.nargs == -1 and not name.endswith("...") else ""
+            name += "..." if param.nargs == -1 and " " not in name else ""
             yield name if param.required else f"[{name}]"
     for param in params:
         if param.param_type_name == "option" and param.required:

@@ -10,18 +10,34 @@ import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
+import msgspec
 import typer
 
 import neo_async
 from neo_async.base import logs
 from neo_async.cli import naming, output
-from neo_async.cli.account import side_name
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
+from neo_async.cli.exit_options import (
+    PRODUCTS,
+    ChaseOption,
+    JournalOption,
+    OnUnprotectedOption,
+    PriceOption,
+    ProductOption,
+    RestingOption,
+    StopLimitOption,
+    StopOption,
+    TargetOption,
+    TrailOption,
+    TrailStepOption,
+    TriggerOption,
+    TypeOption,
+    UntilOption,
+)
 from neo_async.cli.exits_output import (
     KEPT_FIELDS,
     follow,
@@ -30,22 +46,14 @@ from neo_async.cli.exits_output import (
     read_journal,
     way_to_show,
 )
-from neo_async.cli.output import AsCsv, AsJson, money
-from neo_async.cli.parameters import (
-    choice_argument,
-    choice_option,
-    day,
-    existing_file,
-    new_file,
-    seconds,
-    whole_number,
-)
+from neo_async.cli.output import AsCsv, AsJson, money, side_name
+from neo_async.cli.parameters import choice_option, existing_file
 from neo_async.cli.prompts import Yes, confirm, interruption_reported
+from neo_async.cli.trade import FOUND_LATER, OrderedInstrument, OrderQuantity, OrderSide
 from neo_async.client import NeoClient
 from neo_async.config import ConnectionSettings
 from neo_async.errors import InvalidOrder, OutcomeUnknown
 from neo_async.exits.checks import (
-    MAX_CHASE_SECONDS,
     ExitOptions,
     ExitSettings,
     known_price,
@@ -59,120 +67,28 @@ from neo_async.model.orders import OrderRequest, OrderTerms
 from neo_async.model.portfolio import Position
 from neo_async.wire.rules import check_order
 
-_PRODUCTS = (Product.CNC, Product.MIS, Product.NRML, Product.MTF)
-_TYPES = (OrderType.LIMIT, OrderType.MARKET, OrderType.SL)
-
-_Segment: TypeAlias = Annotated[Segment, choice_argument(Segment, "SEGMENT")]
-_Symbol: TypeAlias = Annotated[
-    str, typer.Argument(metavar="SYMBOL", help="Trading symbol, such as ITBEES-EQ.")
-]
-_Side: TypeAlias = Annotated[naming.SideName, choice_argument(naming.SideName, "SIDE")]
-_Quantity: TypeAlias = Annotated[
-    int,
-    typer.Argument(
-        metavar="QUANTITY",
-        parser=whole_number(1),
-        help="Units, not lots; above the freeze quantity in slices.",
-    ),
-]
-_Product: TypeAlias = Annotated[Product, choice_option(_PRODUCTS, "--product", metavar="PRODUCT")]
-_Price: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="RUPEES", help="Limit of the entry; for types L and SL.")
-]
-_Type: TypeAlias = Annotated[
-    OrderType, choice_option(_TYPES, "--type", metavar="TYPE", help="Type of the entry:")
-]
-_Trigger: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="RUPEES", help="Trigger of the entry; for type SL.")
-]
-_Target: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="RUPEES", help="Price at which the profit is taken.")
-]
-_Stop: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="RUPEES", help="Price at which the loss is limited.")
-]
-_Trail: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RUPEES", help="Distance at which the stop follows the best price since the entry."
-    ),
-]
-_TrailStep: TypeAlias = Annotated[
-    str | None,
-    typer.Option(metavar="RUPEES", help="Least move of a stop that follows; a tick by default."),
-]
-_StopLimit: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RUPEES",
-        help="Distance of the stop's limit behind its trigger; by default the broker's protection "
-        "band.",
-    ),
-]
-_Chase: TypeAlias = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        parser=seconds(0.1, MAX_CHASE_SECONDS),
-        help="Time after which a triggered stop that has not filled goes to the market.",
-    ),
-]
-_Resting: TypeAlias = Annotated[
-    Resting,
-    choice_option(
-        Resting,
-        "--resting",
-        metavar="EXIT",
-        help="The exit that rests at the broker, while the other one is watched here:",
-    ),
-]
-_OnUnprotected: TypeAlias = Annotated[
-    Unprotected,
-    choice_option(
-        Unprotected,
-        "--on-unprotected",
-        metavar="ACTION",
-        help="What to do when the broker refuses the stop; exit closes the position:",
-    ),
-]
-_Until: TypeAlias = Annotated[
-    date | None,
-    typer.Option(
-        metavar="DAY", parser=day, help="Last day of a plan of CNC or NRML, as YYYY-MM-DD."
-    ),
-]
-_Journal: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        parser=new_file,
-        help="Keep the plan in this file, and go on with the plans that are in it.",
-    ),
-]
-
 _CONNECTIONS = ConnectionSettings()
 """Plans send several requests at once, unlike other commands."""
 
 
 def bracket(
-    segment: _Segment,
-    symbol: _Symbol,
-    side: _Side,
-    quantity: _Quantity,
-    product: _Product,
-    price: _Price = None,
-    order_type: _Type = OrderType.LIMIT,
-    trigger: _Trigger = None,
-    target: _Target = None,
-    stop: _Stop = None,
-    trail: _Trail = None,
-    trail_step: _TrailStep = None,
-    stop_limit: _StopLimit = None,
-    chase: _Chase = 2.0,
-    resting: _Resting = Resting.STOP,
-    on_unprotected: _OnUnprotected = Unprotected.TELL,
-    until: _Until = None,
-    journal: _Journal = None,
+    instrument: OrderedInstrument,
+    side: OrderSide,
+    quantity: OrderQuantity,
+    product: ProductOption,
+    price: PriceOption = None,
+    order_type: TypeOption = OrderType.LIMIT,
+    trigger: TriggerOption = None,
+    target: TargetOption = None,
+    stop: StopOption = None,
+    trail: TrailOption = None,
+    trail_step: TrailStepOption = None,
+    stop_limit: StopLimitOption = None,
+    chase: ChaseOption = 2.0,
+    resting: RestingOption = Resting.STOP,
+    on_unprotected: OnUnprotectedOption = Unprotected.TELL,
+    until: UntilOption = None,
+    journal: JournalOption = None,
     yes: Yes = False,
     fresh: Fresh = False,
     as_csv: AsCsv = False,
@@ -183,9 +99,19 @@ def bracket(
     The stop rests at the broker; when the price touches the target, it is changed into the target.
     Ctrl-C leaves the stop at the broker. With --journal the plan goes on after the next start.
 
-    neo-async bracket nse_cm ITBEES-EQ buy 10 --product MIS --price 39.35 --target 40 --stop 39
+    neo-async bracket ITBEES buy 10 --product MIS --price 39.35 --target 40.10 --stop 38.90
     """
-    entry = OrderRequest(segment, symbol, side.side, quantity, product, price, order_type, trigger)
+    name = naming.read_words(instrument)
+    entry = OrderRequest(
+        name.segment,
+        name.symbol or FOUND_LATER,
+        side,
+        quantity,
+        product,
+        price,
+        order_type,
+        trigger,
+    )
     options = ExitOptions(
         target=target,
         stop=stop,
@@ -197,26 +123,35 @@ def bracket(
         on_unprotected=on_unprotected,
         until=until,
     )
-    _enter("bracket", entry, options, journal, yes=yes, fresh=fresh, as_json=as_json, as_csv=as_csv)
+    _enter(
+        "bracket",
+        name,
+        entry,
+        options,
+        journal,
+        yes=yes,
+        fresh=fresh,
+        as_json=as_json,
+        as_csv=as_csv,
+    )
 
 
 def cover(
-    segment: _Segment,
-    symbol: _Symbol,
-    side: _Side,
-    quantity: _Quantity,
-    product: _Product,
-    price: _Price = None,
-    order_type: _Type = OrderType.LIMIT,
-    trigger: _Trigger = None,
-    stop: _Stop = None,
-    trail: _Trail = None,
-    trail_step: _TrailStep = None,
-    stop_limit: _StopLimit = None,
-    chase: _Chase = 2.0,
-    on_unprotected: _OnUnprotected = Unprotected.TELL,
-    until: _Until = None,
-    journal: _Journal = None,
+    instrument: OrderedInstrument,
+    side: OrderSide,
+    quantity: OrderQuantity,
+    product: ProductOption,
+    price: PriceOption = None,
+    order_type: TypeOption = OrderType.LIMIT,
+    trigger: TriggerOption = None,
+    stop: StopOption = None,
+    trail: TrailOption = None,
+    trail_step: TrailStepOption = None,
+    stop_limit: StopLimitOption = None,
+    chase: ChaseOption = 2.0,
+    on_unprotected: OnUnprotectedOption = Unprotected.TELL,
+    until: UntilOption = None,
+    journal: JournalOption = None,
     yes: Yes = False,
     fresh: Fresh = False,
     as_csv: AsCsv = False,
@@ -226,11 +161,21 @@ def cover(
 
     Ctrl-C leaves the stop at the broker. With --journal the plan goes on after the next start.
 
-    neo-async cover nse_cm ITBEES-EQ buy 10 --product MIS --price 39.35 --stop 38.90
+    neo-async cover ITBEES buy 10 --product MIS --price 39.35 --stop 38.90
     """
     if stop is None and trail is None:
         raise InvalidOrder("stop", None, "a cover order needs a stop, or a trail")
-    entry = OrderRequest(segment, symbol, side.side, quantity, product, price, order_type, trigger)
+    name = naming.read_words(instrument)
+    entry = OrderRequest(
+        name.segment,
+        name.symbol or FOUND_LATER,
+        side,
+        quantity,
+        product,
+        price,
+        order_type,
+        trigger,
+    )
     options = ExitOptions(
         stop=stop,
         trail=trail,
@@ -240,31 +185,32 @@ def cover(
         on_unprotected=on_unprotected,
         until=until,
     )
-    _enter("cover", entry, options, journal, yes=yes, fresh=fresh, as_json=as_json, as_csv=as_csv)
+    _enter(
+        "cover", name, entry, options, journal, yes=yes, fresh=fresh, as_json=as_json, as_csv=as_csv
+    )
 
 
 def protect(
-    segment: _Segment,
-    symbol: _Symbol,
+    instrument: OrderedInstrument,
     product: Annotated[
         Product | None,
         choice_option(
-            _PRODUCTS,
+            PRODUCTS,
             "--product",
             metavar="PRODUCT",
             help="Needed where positions of several products are open:",
         ),
     ] = None,
-    target: _Target = None,
-    stop: _Stop = None,
-    trail: _Trail = None,
-    trail_step: _TrailStep = None,
-    stop_limit: _StopLimit = None,
-    chase: _Chase = 2.0,
-    resting: _Resting = Resting.STOP,
-    on_unprotected: _OnUnprotected = Unprotected.TELL,
-    until: _Until = None,
-    journal: _Journal = None,
+    target: TargetOption = None,
+    stop: StopOption = None,
+    trail: TrailOption = None,
+    trail_step: TrailStepOption = None,
+    stop_limit: StopLimitOption = None,
+    chase: ChaseOption = 2.0,
+    resting: RestingOption = Resting.STOP,
+    on_unprotected: OnUnprotectedOption = Unprotected.TELL,
+    until: UntilOption = None,
+    journal: JournalOption = None,
     yes: Yes = False,
     fresh: Fresh = False,
     as_csv: AsCsv = False,
@@ -274,7 +220,7 @@ def protect(
 
     Ctrl-C leaves the stop at the broker. With --journal the plan goes on after the next start.
 
-    neo-async protect nse_cm ITBEES-EQ --target 40.10 --stop 38.90
+    neo-async protect ITBEES --target 40.10 --stop 38.90
     """
     options = ExitOptions(
         target=target,
@@ -288,16 +234,16 @@ def protect(
         until=until,
     )
     account = Account()
-    instrument = naming.read_listed(account, segment, symbol)
+    listed = _listed(account, naming.read_words(instrument))
 
     async def find(neo: NeoClient) -> Position:
-        await neo.instruments.load(segment)
-        return await neo.exits.open_position(instrument, product=product)
+        await neo.instruments.load(listed.segment)
+        return await neo.exits.open_position(listed, product=product)
 
     held = account.read(find, fresh=fresh)
     is_long = (held.net_quantity or 0) > 0
     _check(
-        instrument,
+        listed,
         Side.BUY if is_long else Side.SELL,
         Product(held.product),
         options,
@@ -313,8 +259,8 @@ def protect(
     )
     _run(
         account,
-        lambda neo: neo.exits.protect(instrument, product=held.product, **options),
-        segment,
+        lambda neo: neo.exits.protect(listed, product=held.product, **options),
+        listed.segment,
         journal,
         fresh=False,
         as_json=as_json,
@@ -368,6 +314,7 @@ def exits(
 
 def _enter(
     what: str,
+    name: naming.Name,
     entry: OrderRequest,
     options: ExitOptions,
     journal: Path | None,
@@ -380,7 +327,8 @@ def _enter(
     """Check a plan with an entry, ask, and carry it out."""
     terms = check_order(entry)
     account = Account()
-    instrument = naming.read_listed(account, Segment(terms.segment), terms.symbol)
+    instrument = _listed(account, name)
+    terms = msgspec.structs.replace(terms, symbol=instrument.symbol)
     _check_entry(instrument, terms, options)
     confirm(
         f"{what}: {_describe_entry(terms)}; {_describe_exits(options)}",
@@ -391,13 +339,12 @@ def _enter(
     _run(
         account,
         lambda neo: neo.exits.bracket(
-            instrument.segment,
-            instrument.symbol,
-            Side(terms.side),
+            instrument,
+            terms.side,
             terms.quantity,
-            product=Product(terms.product),
+            product=terms.product,
             price=terms.price,
-            order_type=OrderType(terms.order_type),
+            order_type=terms.order_type,
             trigger=terms.trigger,
             **options,
         ),
@@ -409,6 +356,15 @@ def _enter(
     )
 
 
+def _listed(account: Account, name: naming.Name) -> Instrument:
+    """Return an instrument with its tick and freeze quantity, which a plan needs. Raises UsageError
+    where the scrip master cannot be had, or does not have it."""
+    symbol, instrument = naming.read_ordered(account, name)
+    if instrument is None:
+        raise InvalidOrder("symbol", symbol, "a plan needs its tick and its freeze quantity")
+    return instrument
+
+
 def _check_entry(instrument: Instrument, terms: OrderTerms, options: ExitOptions) -> None:
     """Check the exits against the limit of the entry. Without one, they are compared with the last
     price when the plan begins, at which a trail without a stop begins as well. Raises
@@ -416,14 +372,13 @@ def _check_entry(instrument: Instrument, terms: OrderTerms, options: ExitOptions
     begins_at_price = options.get("stop") is None and options.get("trail") is not None
     if terms.price is None and begins_at_price:
         return
-    side, product = Side(terms.side), Product(terms.product)
-    _check(instrument, side, product, options, price=terms.price)
+    _check(instrument, terms.side, terms.product, options, price=terms.price)
 
 
 def _check(
     instrument: Instrument,
     side: Side,
-    product: Product,
+    product: ProductOption,
     options: ExitOptions,
     *,
     price: Decimal | None,

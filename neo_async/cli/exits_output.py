@@ -13,9 +13,8 @@ import msgspec
 
 from neo_async.base.india import IST
 from neo_async.cli import output
-from neo_async.cli.account import side_name
 from neo_async.cli.csv_output import CsvWriter
-from neo_async.cli.output import NOTHING, Cell, money
+from neo_async.cli.output import NOTHING, Cell, money, side_name
 from neo_async.cli.prompts import tell_interruption
 from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
@@ -199,7 +198,6 @@ def kept_fields(row: Kept) -> dict[str, Any]:
 def plan_fields(change: PlanChange) -> dict[str, Any]:
     """Return the state of a plan for JSON and CSV; prices are numbers, as in every report."""
     fields: dict[str, Any] = {"kind": "plan"} | output.plain(change)
-    fields["side"] = side_name(change.side)
     for name in ("entry_price", "stop", "target", "trail"):
         fields[name] = _rupees(getattr(change, name))
     return fields

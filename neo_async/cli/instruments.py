@@ -13,14 +13,16 @@ import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import key_only
 from neo_async.cli.csv_output import print_csv
+from neo_async.cli.naming import is_contract, segment_completer
 from neo_async.cli.output import AsCsv, AsJson, Cell, units
-from neo_async.cli.parameters import Limit, choice_argument, choice_option
+from neo_async.cli.parameters import Limit, choice_option
 from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
-from neo_async.errors import UsageError
-from neo_async.market_data.instruments import Loaded
+from neo_async.errors import InvalidField, UsageError
+from neo_async.market_data.scrip_master_files import Loaded
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument
+from neo_async.wire.rules import read_segment
 
 T = TypeVar("T")
 
@@ -35,11 +37,21 @@ _BAD_ROWS_SHOWN = 5
 
 
 def instruments(
-    segment: Annotated[Segment, choice_argument(Segment, "SEGMENT")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SEGMENT] [TEXT]",
+            autocompletion=segment_completer,
+            help="Segment, and what to search as by --search. Without a segment, NSE: contracts "
+            "such as 'NIFTY 24500 CE', else shares and funds.",
+        ),
+    ],
     search: Annotated[
         str,
         typer.Option(
-            metavar="WORDS", help="Name, symbol, or a part of either or of the description."
+            metavar="WORDS",
+            help="Name, symbol, contract such as 'NIFTY 01DEC 24500 CE', or a part of a name or "
+            "of the description.",
         ),
     ] = "",
     kind: Annotated[
@@ -62,11 +74,14 @@ def instruments(
     """List the instruments of a segment from the day's scrip master. Needs no login.
 
     neo-async instruments nse_fo --search NIFTY --strike 24000:25000 --option CE
+
+    neo-async instruments NIFTY 01DEC 24500 CE
     """
+    segment, text = _segment_and_text(words, search)
     days = _range("expiry", expiry, date.fromisoformat, "YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD")
     prices = _range("strike", strike, float, "a number, or two as LO:HI")
 
-    async def read() -> tuple[Loaded, list[Instrument]]:
+    async def read() -> tuple[Loaded, list[Instrument], str]:
         neo = NeoClient(key_only())
         try:
             with output.progress_bar(f"scrip master of {segment}", is_bytes=True) as show:
@@ -76,18 +91,19 @@ def instruments(
                     progress=lambda _, done, total: show(done, total),
                 )
             found = neo.instruments.search(
-                search,
+                text,
                 segment=segment,
                 kind=kind,
                 expiry=days,
                 strike=prices,
                 option=option,
             )
-            return loaded, found
+            near = "" if found or not text else neo.instruments.did_you_mean(text)
+            return loaded, found, near
         finally:
             await neo.logout()
 
-    loaded, found = neo_async.run(read())
+    loaded, found, near = neo_async.run(read())
     if as_json:
         output.print_json({"file": loaded, "instruments": found})
         return
@@ -97,7 +113,20 @@ def instruments(
     shown = found[:limit] if limit else found
     if shown:
         _print(shown)
-    _print_notes(loaded, len(found), len(shown))
+    _print_notes(loaded, len(found), len(shown), near)
+
+
+def _segment_and_text(words: list[str], search: str) -> tuple[Segment, str]:
+    """Return the segment, which may be left out, and the text to search."""
+    first, *rest = words
+    try:
+        segment, text = read_segment(first), " ".join(rest)
+    except InvalidField:
+        text = " ".join(words)
+        segment = Segment.NSE_FO if is_contract(text) else Segment.NSE_CM
+    if text and search:
+        raise UsageError(f"give {text!r} or --search {search!r}, not both")
+    return segment, text or search
 
 
 def _range(name: str, text: str, read: Callable[[str], T], rule: str) -> tuple[T, T] | None:
@@ -171,12 +200,13 @@ def _price(price: float | None, precision: int) -> str:
     return "" if price is None else f"{price:,.{precision}f}"
 
 
-def _print_notes(loaded: Loaded, found: int, shown: int) -> None:
+def _print_notes(loaded: Loaded, found: int, shown: int, near: str) -> None:
     notes = []
     if found > shown:
         notes.append(f"{shown} of {found:,}; --limit 0 shows all")
     elif not found:
-        notes.append(f"none of {loaded.instruments:,} instruments matches")
+        hint = f": {near}" if near else ""
+        notes.append(f"none of {loaded.instruments:,} instruments matches{hint}")
     if loaded.is_stale:
         notes.append(f"today's file could not be downloaded: this is the one of {loaded.day}")
     if loaded.bad_row_count:

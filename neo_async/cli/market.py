@@ -14,7 +14,14 @@ from neo_async.base.india import date_of
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.csv_output import print_csv
-from neo_async.cli.naming import instrument_name
+from neo_async.cli.naming import (
+    InstrumentName,
+    InstrumentNames,
+    read_keys,
+    read_listed_key,
+    read_underlying,
+    segment_completer,
+)
 from neo_async.cli.output import AsCsv, AsJson, Cell, money, units
 from neo_async.cli.parameters import choice_argument, choice_option, day, whole_number
 from neo_async.cli.table_layout import Column
@@ -34,22 +41,10 @@ from neo_async.model.market import (
 from neo_async.model.ticks import DepthRow
 from neo_async.wire.candles import candle_windows
 from neo_async.wire.chains import futures_query, options_query
+from neo_async.wire.rules import read_segment
 
 _NUMBER = True
 
-_Instrument: TypeAlias = Annotated[
-    str,
-    typer.Argument(
-        metavar="INSTRUMENT", help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'."
-    ),
-]
-_Instruments: TypeAlias = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="INSTRUMENT...",
-        help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'.",
-    ),
-]
 _Expiry: TypeAlias = Annotated[
     date | None,
     typer.Option(parser=day, metavar="YYYY-MM-DD", help="The nearest unless given."),
@@ -57,7 +52,7 @@ _Expiry: TypeAlias = Annotated[
 
 
 def quote(
-    instruments: _Instruments,
+    instruments: InstrumentNames,
     filter: Annotated[  # noqa: A002 - the broker's word for it
         QuoteFilter,
         choice_option(QuoteFilter, "--filter", metavar="FIGURES", help="Figures to ask for:"),
@@ -70,10 +65,11 @@ def quote(
 
     A narrow terminal shows the most important columns; `--filter` chooses others.
 
-    neo-async quote nse_cm:1333 'nse_cm:Nifty 50'
+    neo-async quote RELIANCE nse_cm:1333 'nse_cm:Nifty 50'
     """
-    names = [instrument_name(text) for text in instruments]
-    quotes = Account().read(lambda neo: neo.market.quotes(names, filter=filter), fresh=fresh)
+    account = Account()
+    names = read_keys(account, instruments)
+    quotes = account.read(lambda neo: neo.market.quotes(names, filter=filter), fresh=fresh)
     if as_json:
         listed = [output.plain(quote) for quote in quotes.values()]
         output.print_json({"quotes": listed, "missing": dict(quotes.missing)})
@@ -89,8 +85,14 @@ def quote(
 
 
 def chain(
-    segment: Annotated[Segment, choice_argument(Segment, "SEGMENT")],
-    underlying: Annotated[str, typer.Argument(metavar="UNDERLYING", help="Such as NIFTY.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[SEGMENT] UNDERLYING",
+            autocompletion=segment_completer,
+            help="Such as NIFTY, nse_fo NIFTY or mcx_fo CRUDEOIL.",
+        ),
+    ],
     expiry: _Expiry = None,
     count: Annotated[
         int,
@@ -107,8 +109,18 @@ def chain(
 ) -> None:
     """Show calls and puts of one expiry by strike, or all futures.
 
-    neo-async chain nse_fo NIFTY --expiry 2026-12-01
+    neo-async chain NIFTY --expiry 2026-12-01
     """
+    if len(names) > 2:
+        raise UsageError(f"{' '.join(names)!r}: must be an underlying, or its segment before it")
+    segment = read_segment(names[0]) if len(names) == 2 else Segment.NSE_FO
+    # Checked before a login is made.
+    if futures:
+        futures_query(segment, names[-1], expiry)
+    else:
+        options_query(segment, names[-1], expiry, count)
+    account = Account()
+    segment, underlying = read_underlying(account, names)
 
     async def read(neo: NeoClient) -> OptionChain | FuturesChain:
         try:
@@ -123,12 +135,13 @@ def chain(
             days = ", ".join(map(str, listed))
             raise UsageError(f"expiry={expiry}: {underlying} has {days}") from None
 
-    # Checked before a login is made.
-    if futures:
-        futures_query(segment, underlying, expiry)
-    else:
-        options_query(segment, underlying, expiry, count)
-    table = Account().read(read, fresh=fresh)
+    try:
+        table = account.read(read, fresh=fresh)
+    except Rejected:
+        # The scrip master shows what there is instead; where it has the underlying, the broker's
+        # own words stand.
+        read_underlying(account, [segment, underlying], download=True)
+        raise
     if as_json:
         output.print_json(table)
     elif as_csv:
@@ -142,7 +155,7 @@ def chain(
 
 
 def candles(
-    instrument: _Instrument,
+    instrument: InstrumentName,
     interval: Annotated[Interval, choice_argument(Interval, "INTERVAL")],
     start: Annotated[
         date, typer.Option("--from", parser=day, metavar="YYYY-MM-DD", help="First day.")
@@ -159,14 +172,14 @@ def candles(
 ) -> None:
     """Show candles of an instrument, over a range of any length.
 
-    neo-async candles nse_cm:1333 5min --from 2025-11-01 --csv > hdfcbank.csv
+    neo-async candles HDFCBANK 5min --from 2025-11-01 --csv > hdfcbank.csv
     """
-    name = instrument_name(instrument)
-    candle_windows(
-        start, end or max(start, date_of(time.time())), interval
-    )  # before a login is made
+    # Checked before a login is made.
+    candle_windows(start, end or max(start, date_of(time.time())), interval)
+    account = Account()
+    name = read_listed_key(account, instrument)
     with output.progress_bar("candles", visible_above=1) as progress:
-        history = Account().read(
+        history = account.read(
             lambda neo: neo.market.candles(name, interval, start=start, end=end, progress=progress),
             fresh=fresh,
         )

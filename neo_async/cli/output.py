@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -26,6 +26,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 UNKNOWN = "unknown"
 NOTHING = "-"
+
+_NO_TEXT = "--"
+"""Text of the broker that means none."""
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 AsCsv: TypeAlias = Annotated[
@@ -243,19 +246,36 @@ def print_json(value: object) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return structs as dicts by their field names; encoding them would give the wire's names. A
-    missing field of a report's row is null, not its default."""
+    """Return a value as every command prints it in JSON.
+
+    Structs are dicts by their field names; encoding them would give the wire's names. A missing
+    field of a report's row is null, not its default, and so is the broker's `--`. A side is `buy`
+    or `sell`, as commands take it. Numbers have six decimals at most, to remove binary fractions:
+    no amount, price or percentage has more.
+    """
     if isinstance(value, msgspec.Struct):
         missing = getattr(value, "missing", ())
         return {
-            name: None if name in missing else plain(getattr(value, name))
+            name: None if name in missing else _plain_field(name, getattr(value, name))
             for name in value.__struct_fields__
             if name not in ("missing", "odd")
         } | ({"odd": list(odd)} if (odd := getattr(value, "odd", ())) else {})
-    if isinstance(value, list):
+    if isinstance(value, Mapping):
+        return {name: _plain_field(name, one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    # Rounded, to remove binary fractions: no amount, price or percentage has more decimals.
-    return round(value, 6) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, 6)
+    return None if value == _NO_TEXT else value
+
+
+def _plain_field(name: object, value: Any) -> Any:
+    return side_name(value) if name == "side" else plain(value)
+
+
+def side_name(code: str) -> str:
+    """Return `buy` or `sell`; another code as it is."""
+    return {"B": "buy", "S": "sell"}.get(code, code)
 
 
 def console(**options: Any) -> Console:

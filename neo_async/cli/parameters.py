@@ -6,7 +6,7 @@ name the value. Their help breaks a list of choices where it cannot be copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -14,27 +14,49 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
+from neo_async.model.enums import OrderType, Product, Validity
+from neo_async.model.spellings import Vocabulary, member_of, plain, shown, telling
+
 E = TypeVar("E", bound=StrEnum)
 
+_TRADERS_WORDS: Mapping[type[StrEnum], Mapping[str, StrEnum]] = {
+    Product: {
+        "delivery": Product.CNC,
+        "cashandcarry": Product.CNC,
+        "intraday": Product.MIS,
+        "normal": Product.NRML,
+        "carryforward": Product.NRML,
+        "margintradingfacility": Product.MTF,
+        "cover": Product.CO,
+        "coverorder": Product.CO,
+        "bracket": Product.BO,
+        "bracketorder": Product.BO,
+    },
+    OrderType: {"stoplosslimit": OrderType.SL, "stoplossmarket": OrderType.SL_M},
+    Validity: {"immediateorcancel": Validity.IOC},
+}
+"""What traders say for a code. The library takes codes and names only: INTRADAY, in reports, is
+also a code of the broker, which it does not accept in orders."""
 
-def choice_argument(choices: Iterable[StrEnum], metavar: str) -> Any:
-    """Return an argument that takes one of these values, in any case."""
+
+def choice_argument(choices: Vocabulary[E], metavar: str) -> Any:
+    """Return an argument that takes one of these values in any spelling: `BUY` or `b`, `market`."""
     return typer.Argument(
         metavar=metavar,
         parser=_choice_reader(choices),
-        autocompletion=_choice_completer(choices),
+        autocompletion=completer(choices),
         help=f"{listed(choices)}.",
     )
 
 
-def choice_option(choices: Iterable[StrEnum], name: str, *, metavar: str, help: str = "") -> Any:  # noqa: A002 - as typer has it
-    """Return an option that takes one of these values, in any case. Its name is given, as typer
-    0.27 writes one in capitals that is the same word as its metavar."""
+def choice_option(choices: Vocabulary[E], name: str, *, metavar: str, help: str = "") -> Any:  # noqa: A002 - as typer has it
+    """Return an option that takes one of these values, as `choice_argument` does. Its name is
+    given, as typer 0.27 writes one in capitals that is the same word as its metavar."""
     return typer.Option(
         name,
         metavar=metavar,
         parser=_choice_reader(choices),
-        autocompletion=_choice_completer(choices),
+        autocompletion=completer(choices),
         help=f"{help} {listed(choices)}.".strip(),
     )
 
@@ -117,26 +139,32 @@ def existing_file(text: Any) -> Path:
 
 
 def listed(choices: Iterable[StrEnum]) -> str:
-    """Return the values as in a sentence: `buy or sell`."""
-    *others, last = map(str, choices)
+    """Return the values as in a sentence: `B (buy) or S (sell)`."""
+    *others, last = map(shown, choices)
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _choice_reader(choices: Iterable[E]) -> Callable[[str], E]:
-    by_name = {value.lower(): value for value in choices}
+def _choice_reader(choices: Vocabulary[E]) -> Callable[[str], Any]:
+    words = _TRADERS_WORDS.get(choices, {}) if isinstance(choices, type) else {}
 
-    def choice(text: Any) -> E:
-        found = by_name.get(str(text).lower())
-        if found is None:
-            raise typer.BadParameter(f"{text!r}: must be one of {', '.join(choices)}")
-        return found
+    def choice(text: Any) -> Any:
+        try:
+            return words.get(plain(str(text))) or member_of(choices, text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r}: {error}") from None
 
     return choice
 
 
-def _choice_completer(choices: Iterable[StrEnum]) -> Callable[[str], list[str]]:
+def completer(choices: Iterable[StrEnum]) -> Callable[[str], list[str]]:
+    """Return a function that completes what is typed to the spellings that show what they mean."""
+
     def complete(incomplete: str) -> list[str]:
-        values = [value.lower() if incomplete.islower() else str(value) for value in choices]
-        return [value for value in values if value.startswith(incomplete)]
+        words = map(telling, choices)
+        if incomplete.isupper():
+            words = map(str.upper, words)
+        elif incomplete.islower():
+            words = map(str.lower, words)
+        return [word for word in words if word.startswith(incomplete)]
 
     return complete

@@ -114,22 +114,13 @@ async def _find(neo: NeoClient, which: Selection, *, holdings: bool) -> _Found:
         and which.includes(position_key(one.segment, one.symbol, one.product))
     ]
     held: list[Holding] = []
-    if holdings and which.product in (None, Product.CNC):
+    if holdings:
         held = [
             one
             for one in await neo.portfolio.holdings()
-            if one.sellable_quantity and _is_chosen(one, which)
+            if one.sellable_quantity and which.may_include(one)
         ]
     return _Found(positions, held)
-
-
-def _is_chosen(holding: Holding, which: Selection) -> bool:
-    """Return whether a holding may be meant: its report has a name, `ITBEES`, and no trading
-    symbol."""
-    symbol = (which.symbol or "").upper()
-    return which.segment in (None, holding.segment.strip().lower()) and (
-        not symbol or symbol.partition("-")[0] == holding.symbol.strip().upper().partition("-")[0]
-    )
 
 
 async def _load(neo: NeoClient, segments: set[str]) -> None:

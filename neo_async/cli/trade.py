@@ -9,17 +9,10 @@ import msgspec
 import typer
 
 import neo_async
-from neo_async.cli import output
-from neo_async.cli.account import (
-    ORDER_FIELDS,
-    known_units,
-    order_fields,
-    print_orders,
-    side_name,
-)
+from neo_async.cli import naming, output
+from neo_async.cli.account import ORDER_FIELDS, known_units, order_fields, print_orders
 from neo_async.cli.connection import Account, Fresh
 from neo_async.cli.csv_output import print_csv
-from neo_async.cli.naming import SideName
 from neo_async.cli.output import AsCsv, AsJson, Cell, money
 from neo_async.cli.parameters import choice_argument, choice_option, seconds, whole_number
 from neo_async.cli.prompts import Yes, confirm, interruption_reported, show_account
@@ -27,16 +20,24 @@ from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
-from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Validity
+from neo_async.execution.validation import check_against
+from neo_async.model.enums import OrderStatus, OrderType, Product, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
 from neo_async.wire.numbers import price_text
-from neo_async.wire.rules import check_order, place_form
+from neo_async.wire.rules import check_order, margin_form, place_form
 from neo_async.wire.tags import TagMaker
 
-_Segment: TypeAlias = Annotated[Segment, choice_argument(Segment, "SEGMENT")]
-_Side: TypeAlias = Annotated[SideName, choice_argument(SideName, "SIDE")]
-_Quantity: TypeAlias = Annotated[
+OrderedInstrument: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INSTRUMENT",
+        autocompletion=naming.ordered_completer,
+        help=f"{naming.HELP} Or segment and trading symbol: nse_cm RELIANCE-EQ.",
+    ),
+]
+OrderSide: TypeAlias = Annotated[Side, choice_argument(Side, "SIDE")]
+OrderQuantity: TypeAlias = Annotated[
     int, typer.Argument(metavar="QUANTITY", parser=whole_number(1), help="Units, not lots.")
 ]
 _Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
@@ -61,6 +62,9 @@ _Wait: TypeAlias = Annotated[
 
 _SHOWING = "neo-async orders"
 
+FOUND_LATER = "0"
+"""Stands for symbol or token in a check of the other terms, before the instrument is looked up."""
+
 _SETTLED = (
     OrderStatus.OPEN,
     OrderStatus.TRIGGER_PENDING,
@@ -71,12 +75,9 @@ _SETTLED = (
 
 
 def place(
-    segment: _Segment,
-    symbol: Annotated[
-        str, typer.Argument(metavar="SYMBOL", help="Trading symbol, such as ITBEES-EQ.")
-    ],
-    side: _Side,
-    quantity: _Quantity,
+    instrument: OrderedInstrument,
+    side: OrderSide,
+    quantity: OrderQuantity,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
@@ -112,16 +113,19 @@ def place(
     """Place an order, and show its outcome.
 
     neo-async place nse_cm ITBEES-EQ buy 10 --product CNC --price 39.35
+
+    neo-async place 'NIFTY 01DEC 24500 CE' buy 65 --product NRML --price 120
     """
+    name = naming.read_words(instrument)
     bracket = None
     if target is not None and stop is not None:
         bracket = Bracket(target=target, stop=stop, trail=trail)
     elif target is not None or stop is not None:
         raise UsageError("a bracket needs both --target and --stop")
     request = OrderRequest(
-        segment=segment,
-        symbol=symbol,
-        side=side.side,
+        segment=name.segment,
+        symbol=name.symbol or FOUND_LATER,
+        side=side,
         quantity=quantity,
         product=product,
         price=price,
@@ -134,8 +138,19 @@ def place(
         bracket=bracket,
     )
     # An invalid order is refused before the user is prompted.
-    place_form(check_order(request), TagMaker().make(tag), bracket)
+    terms = check_order(request)
+    place_form(terms, TagMaker().make(tag), bracket)
     account = Account()
+    symbol, listed = naming.read_ordered(account, name)
+    if listed is not None:
+        check_against(
+            listed,
+            quantity=terms.quantity,
+            price=terms.price,
+            trigger=terms.trigger,
+            is_banded=False,  # the file may be of an earlier day
+        )
+    request = msgspec.structs.replace(request, symbol=symbol)
     confirm(f"place {_describe(request)}", account, yes=yes)
 
     async def send() -> OrderRow:
@@ -277,15 +292,9 @@ def _cancel_all(
 
 
 def margin(
-    segment: _Segment,
-    token: Annotated[
-        str,
-        typer.Argument(
-            metavar="TOKEN", help="Exchange token, such as 11536; neo-async instruments shows it."
-        ),
-    ],
-    side: _Side,
-    quantity: _Quantity,
+    instrument: OrderedInstrument,
+    side: OrderSide,
+    quantity: OrderQuantity,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
@@ -295,14 +304,25 @@ def margin(
     as_json: AsJson = False,
 ) -> None:
     """Show the margin that an order would need, and whether it is available. Places nothing."""
+    name = naming.read_words(instrument)
+    margin_form(
+        segment=name.segment,
+        token=FOUND_LATER,
+        side=side,
+        quantity=quantity,
+        product=product,
+        price=price,
+        order_type=order_type,
+        trigger=trigger,
+    )
     account = Account()
+    key = naming.read_listed_key(account, name.text)
 
     async def ask() -> OrderMargin:
         async with account.connect(fresh=fresh) as neo:
             return await neo.portfolio.margin(
-                segment,
-                token,
-                side.side,
+                key,
+                side,
                 quantity,
                 product=product,
                 price=price,
@@ -330,8 +350,9 @@ def _print_margin(row: OrderMargin) -> None:
 
 
 def _describe(request: OrderRequest) -> str:
+    side = output.side_name(request.side)
     words = [
-        f"{side_name(request.side)} {request.quantity:,} {request.symbol} ({request.segment})",
+        f"{side} {request.quantity:,} {request.symbol} ({request.segment})",
         f"type {request.order_type}",
     ]
     for name, value in (("price", request.price), ("trigger", request.trigger)):
@@ -351,7 +372,7 @@ def _describe_row(row: OrderRow) -> str:
     price = f" at {money(row.price)}" if row.price else ""
     quantity, filled = known_units(row, "quantity"), known_units(row, "filled_quantity")
     return (
-        f"order {row.number}: {side_name(row.side)} {quantity} {row.symbol} ({row.segment})"
+        f"order {row.number}: {output.side_name(row.side)} {quantity} {row.symbol} ({row.segment})"
         f"{price}, {row.product} {row.validity}, {row.status_text}, {filled} filled"
     )
 

@@ -69,7 +69,7 @@ class Recording(msgspec.Struct, frozen=True):
     """Factor to the recording's own pace; 0 plays as fast as subscribers read."""
 
     def __post_init__(self) -> None:
-        if not self.speed >= 0:
+        if type(self.speed) not in (int, float) or not self.speed >= 0:
             raise UsageError(
                 f"speed={self.speed!r}: must be a factor such as 1 or 10; 0 does not wait"
             )

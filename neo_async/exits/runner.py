@@ -131,7 +131,7 @@ class PlanRunner:
     def start(self) -> None:
         """Start the plan's task, unless it runs."""
         self._is_stopped = False
-        if self._task is None and not self.state.status.is_final:
+        if self._task is None:  # of a plan that ended while no process ran, it writes the end
             self._task = asyncio.create_task(self._run(), name=f"exit plan {self.state.id}")
 
     async def stop(self) -> None:

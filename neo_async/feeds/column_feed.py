@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from neo_async.calendar import INDIA, Calendar
 from neo_async.config import FeedTimings
 from neo_async.errors import UsageError
 from neo_async.feeds.buffers import MessageBuffer
-from neo_async.feeds.subscribed_feed import SubscribedFeed
+from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
 from neo_async.feeds.subscriptions import stream_of
 from neo_async.model.enums import Level
+from neo_async.model.instrument_names import known_key
+from neo_async.model.instruments import InstrumentLike
 from neo_async.session.manager import SessionManager
 from neo_async.wire.columns import ColumnDecoder, Columns
-from neo_async.wire.feed import LEVEL_OF_STREAM
+from neo_async.wire.feed import LEVEL_OF_STREAM, Stream
 
 COLUMNS = "columns"
 """Kind of the buffers of column feeds in `Meter.losses`."""
@@ -36,12 +38,13 @@ class ColumnFeed(SubscribedFeed):
         session: SessionManager,
         timings: FeedTimings,
         *,
-        level: Level = Level.LITE,
+        level: Level | str = Level.LITE,
         bound: int = 64 << 20,
         market_open: Callable[[], bool] | None = None,
         calendar: Calendar = INDIA,
+        key_of: KeyOf = known_key,
     ) -> None:
-        super().__init__(session, timings, market_open, calendar)
+        super().__init__(session, timings, market_open, calendar, key_of)
         self.level = LEVEL_OF_STREAM[stream_of(level)]
         """The level at which instruments are subscribed."""
         self._columns = ColumnDecoder(self.level)
@@ -82,7 +85,7 @@ class ColumnFeed(SubscribedFeed):
         """Number of messages dropped because the consumer was slower."""
         return self._messages.lost
 
-    def _checked_level(self, level: Level | None) -> Level:
+    def _checked_level(self, level: Level | str | None) -> Level:
         if level is None:
             return self.level
         level = LEVEL_OF_STREAM[stream_of(level)]
@@ -92,6 +95,17 @@ class ColumnFeed(SubscribedFeed):
                 f"one with column_feed(level=Level.{level.name})"
             )
         return level
+
+    def _split(
+        self, stream: Stream, instruments: Iterable[InstrumentLike]
+    ) -> tuple[list[str], list[str]]:
+        names, indices = super()._split(stream, instruments)
+        if indices:
+            raise UsageError(
+                f"instruments={indices[0]!r}: a column feed has no columns of indices; subscribe "
+                "them on a market_feed()"
+            )
+        return names, indices
 
     def _deliver(self, message: bytes) -> None:
         self._messages.put(message)

@@ -15,10 +15,12 @@ from neo_async.calendar import INDIA, Calendar
 from neo_async.config import FeedTimings
 from neo_async.errors import UsageError
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy, TickBuffer, TickT, tick_buffer
-from neo_async.feeds.subscribed_feed import SubscribedFeed
-from neo_async.feeds.subscriptions import stream_of
+from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
+from neo_async.feeds.subscriptions import read_level, stream_of
 from neo_async.feeds.tick_stream import TickStream
 from neo_async.model.enums import Level
+from neo_async.model.instrument_names import known_key
+from neo_async.model.instruments import InstrumentLike
 from neo_async.model.ticks import (
     AuctionTick,
     IndexTick,
@@ -72,6 +74,7 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         market_open: Callable[[], bool] | None = None,
         calendar: Calendar = INDIA,
         time_ns: Callable[[], int] | None = None,
+        key_of: KeyOf = known_key,
     ) -> None:
         """`level` is the one at which instruments are subscribed unless the call gives another;
         None takes both LITE and the other levels, and the calls' default is SCRIP. `bound` is the
@@ -80,7 +83,7 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         gives the Unix nanoseconds of `received_ns`: with an exchange that replays a recording,
         `exchange.time_ns` gives recorded times. (RiskLimits that need a last price count such
         ticks as old.)"""
-        super().__init__(session, timings, market_open, calendar)
+        super().__init__(session, timings, market_open, calendar, key_of)
         if level is not None:
             stream_of(level)
         self.level = level
@@ -106,14 +109,14 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
 
     # --- subscriptions ------------------------------------------------------------------------
 
-    async def subscribe_indices(self, instruments: Iterable[str]) -> None:
-        """Subscribe indices by name (`nse_cm|Nifty 50`, exact) or number (`nse_cm|26000`). Their
+    async def subscribe_indices(self, instruments: Iterable[InstrumentLike]) -> None:
+        """Subscribe indices by name (`nse_cm|Nifty 50`) or number (`nse_cm|26000`). Their
         ticks come from `indices()`."""
-        await self._subscribe(Stream.INDEX, instruments)
+        await self._subscribe(Stream.INDEX, self._names(Stream.INDEX, instruments))
 
-    async def unsubscribe_indices(self, instruments: Iterable[str]) -> None:
-        """Unsubscribe indices, in the spelling in which they were subscribed."""
-        await self._unsubscribe(Stream.INDEX, instruments)
+    async def unsubscribe_indices(self, instruments: Iterable[InstrumentLike]) -> None:
+        """Unsubscribe indices: by name or by number, as they were subscribed."""
+        await self._unsubscribe(Stream.INDEX, self._names(Stream.INDEX, instruments))
 
     async def subscribe_status(self) -> None:
         """Subscribe the market status of every segment, which comes from `statuses()`."""
@@ -123,11 +126,11 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         """Unsubscribe the market status."""
         await self._unsubscribe(Stream.EXCHANGE, [""])
 
-    async def snapshot_indices(self, instruments: Iterable[str]) -> None:
+    async def snapshot_indices(self, instruments: Iterable[InstrumentLike]) -> None:
         """Request one tick of each index, as `snapshot` does of instruments."""
-        await self._snapshot(Stream.INDEX, instruments)
+        await self._snapshot(Stream.INDEX, self._names(Stream.INDEX, instruments))
 
-    def _checked_level(self, level: Level | None) -> Level:
+    def _checked_level(self, level: Level | str | None) -> Level:
         if level is None:
             return self.level or Level.SCRIP
         level = LEVEL_OF_STREAM[stream_of(level)]
@@ -173,34 +176,38 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         of each, then every one from now on."""
         return self._stream(AuctionTick, AuctionTick.level, _all_pending())
 
-    def latest(self, instrument: str, *, level: Level | None = None) -> PriceT_co | None:
+    def latest(
+        self, instrument: InstrumentLike, *, level: Level | str | None = None
+    ) -> PriceT_co | None:
         """Return the newest price of an instrument, at one level or at any."""
-        levels = _PRICE_LEVELS if level is None else (level,)
+        instrument = self._key(instrument)
+        levels = _PRICE_LEVELS if level is None else (read_level(level),)
         found: list[PriceT_co] = [
             tick for key in levels if (tick := self._latest[key].get(instrument)) is not None
         ]
         return max(found, key=_arrival, default=None)
 
-    def latest_index(self, instrument: str) -> IndexTick | None:
-        """Return the newest value of an index, by the text with which it was subscribed."""
-        return self._latest[IndexTick.level].get(instrument)
+    def latest_index(self, instrument: InstrumentLike) -> IndexTick | None:
+        """Return the newest value of an index."""
+        (name,) = self._names(Stream.INDEX, [instrument])
+        return self._latest[IndexTick.level].get(name)
 
     def latest_status(self, segment: str) -> MarketStatus | None:
         """Return the newest status of a segment."""
         return self._latest[MarketStatus.level].get(segment)
 
-    def latest_auction(self, instrument: str) -> AuctionTick | None:
+    def latest_auction(self, instrument: InstrumentLike) -> AuctionTick | None:
         """Return the newest state of an instrument's closing call auction."""
-        return self._latest[AuctionTick.level].get(instrument)
+        return self._latest[AuctionTick.level].get(self._key(instrument))
 
-    def last_price(self, instrument: str) -> float | None:
+    def last_price(self, instrument: InstrumentLike) -> float | None:
         """Return the price of the newest tick of a subscribed instrument; None when there was none
         yet, or the feed is not live."""
-        tick = self.last_tick(instrument)
+        tick = self.last_tick(self._key(instrument))
         return None if tick is None else tick.last_price
 
     def last_tick(self, instrument: str) -> PriceT_co | None:
-        """Return the newest tick with a price of a subscribed instrument, at whatever level; None
+        """Return the newest tick with a price of a subscribed instrument by its key; None
         when there was none yet, or the feed is not live. Its `received_ns` shows its age."""
         if not self.is_live:
             return None

@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Self
+from itertools import filterfalse
+from typing import Self, TypeAlias
 
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
@@ -22,10 +23,18 @@ from neo_async.config import FeedTimings
 from neo_async.errors import ProtocolError, SessionEnded, TransportError, UsageError
 from neo_async.feeds.base import Feed
 from neo_async.feeds.recorder import Recording
-from neo_async.feeds.subscriptions import Subscriptions, checked_names, named, stream_of
+from neo_async.feeds.subscriptions import (
+    Subscriptions,
+    checked_name,
+    checked_names,
+    named,
+    stream_of,
+)
 from neo_async.feeds.trading_hours import MarketHours
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
+from neo_async.model.instrument_names import is_index_key
+from neo_async.model.instruments import InstrumentLike
 from neo_async.session.manager import SessionManager
 from neo_async.transport.redaction import Secrets
 from neo_async.transport.websocket import ReconnectingSocket, Socket
@@ -45,6 +54,9 @@ from neo_async.wire.feed import (
 ACKNOWLEDGED_WITHIN = 5.0
 """Seconds after which a subscription without acknowledgement is reported."""
 
+KeyOf: TypeAlias = Callable[[InstrumentLike], str]
+"""Returns the key of an instrument, `nse_cm|2885`, by any of its names. Raises UsageError."""
+
 
 class SubscribedFeed(Feed, ABC):
     """A connection to the market feed with its subscriptions; a subclass delivers the packets."""
@@ -55,10 +67,13 @@ class SubscribedFeed(Feed, ABC):
         timings: FeedTimings,
         market_open: Callable[[], bool] | None,
         calendar: Calendar,
+        key_of: KeyOf,
     ) -> None:
+        """`key_of` reads the names of instruments in subscriptions."""
         self._manager = session
         self._log = logger_of(logs.FEEDS, session.ucc)
         self._timings = timings
+        self._key_of = key_of
         self._decoder = FeedDecoder(only_asked=True)
         self.market_open = market_open
         """The caller's function that returns whether the market is open; None for the default."""
@@ -98,9 +113,13 @@ class SubscribedFeed(Feed, ABC):
 
     # --- subscriptions ------------------------------------------------------------------------
 
-    async def subscribe(self, instruments: Iterable[str], *, level: Level | None = None) -> None:
-        """Subscribe instruments such as `nse_cm|11536`, at the feed's level unless another is
-        given; one may be subscribed at several levels.
+    async def subscribe(
+        self, instruments: Iterable[InstrumentLike], *, level: Level | str | None = None
+    ) -> None:
+        """Subscribe instruments, at the feed's level unless another is given; one may be subscribed
+        at several levels. Each is an Instrument, a key such as `nse_cm|11536`, or a trading symbol
+        of a scrip master that is loaded. An index (`nse_cm|Nifty 50`) is subscribed as by
+        `subscribe_indices`, whatever the level. A level may be text, as in `level="depth"`.
 
         Survives reconnects. Calls made at the same time share a frame. The server does not refuse
         unknown instruments, it is silent: what it has not acknowledged 5 s after the request is
@@ -108,16 +127,24 @@ class SubscribedFeed(Feed, ABC):
         `neo.health()`. Raises UsageError, and subscribes nothing, when an instrument is malformed,
         the budget would be exceeded, or the level's ticks are not those of this feed.
         """
-        await self._subscribe(stream_of(self._checked_level(level)), instruments)
+        stream = stream_of(self._checked_level(level))
+        names, indices = self._split(stream, instruments)
+        await self._subscribe(stream, names, indices)
 
-    async def unsubscribe(self, instruments: Iterable[str], *, level: Level | None = None) -> None:
+    async def unsubscribe(
+        self, instruments: Iterable[InstrumentLike], *, level: Level | str | None = None
+    ) -> None:
         """Unsubscribe instruments at one level, the feed's unless another is given. Those that are
         not subscribed are passed over."""
-        await self._unsubscribe(stream_of(self._checked_level(level)), instruments)
+        stream = stream_of(self._checked_level(level))
+        names, indices = self._split(stream, instruments)
+        await self._unsubscribe(stream, names, indices)
 
-    async def snapshot(self, instruments: Iterable[str], *, level: Level | None = None) -> None:
+    async def snapshot(
+        self, instruments: Iterable[InstrumentLike], *, level: Level | str | None = None
+    ) -> None:
         """Request one tick of each instrument, at the feed's level unless another is given, without
-        subscribing it.
+        subscribing it. An index is requested as by `snapshot_indices`.
 
         Raises TransportError when the feed is not live, for a snapshot shows the present moment;
         and UsageError when an instrument is malformed. Ticks of the last 3,000 instruments
@@ -126,7 +153,9 @@ class SubscribedFeed(Feed, ABC):
         stream = stream_of(self._checked_level(level))
         if stream is Stream.FULL_DEPTH:
             raise UsageError("level=FULL_DEPTH: the protocol has no snapshot of it")
-        await self._snapshot(stream, instruments)
+        names, indices = self._split(stream, instruments)
+        await self._snapshot(stream, names)
+        await self._snapshot(Stream.INDEX, indices)
 
     @property
     def unacknowledged(self) -> tuple[str, ...]:
@@ -150,7 +179,7 @@ class SubscribedFeed(Feed, ABC):
         return self._decoder.unasked
 
     @abstractmethod
-    def _checked_level(self, level: Level | None) -> Level:
+    def _checked_level(self, level: Level | str | None) -> Level:
         """Return the level of a call, the feed's own for None. Raises UsageError for one whose
         ticks the feed cannot deliver."""
 
@@ -158,21 +187,45 @@ class SubscribedFeed(Feed, ABC):
         """Return whether a tick of a subscription is known to have arrived."""
         return False
 
-    async def _subscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
-        new = self._subscriptions.add(stream, checked_names(stream, instruments))
+    def _key(self, instrument: InstrumentLike) -> str:
+        return checked_name(instrument, self._key_of)
+
+    def _names(self, stream: Stream, instruments: Iterable[InstrumentLike]) -> list[str]:
+        return checked_names(stream, instruments, self._key_of)
+
+    def _split(
+        self, stream: Stream, instruments: Iterable[InstrumentLike]
+    ) -> tuple[list[str], list[str]]:
+        """Return the names of instruments, and those of indices, which have their own stream."""
+        names = self._names(stream, instruments)
+        indices = list(filter(is_index_key, names))
+        return (list(filterfalse(is_index_key, names)) if indices else names), indices
+
+    async def _subscribe(
+        self, stream: Stream, names: list[str], indices: Sequence[str] = ()
+    ) -> None:
+        new = self._subscriptions.add(stream, names)
+        try:
+            new += self._subscriptions.add(Stream.INDEX, indices)
+        except UsageError:
+            self._subscriptions.remove(stream, new)
+            raise
         if stream is not Stream.EXCHANGE:
             self._decoder.ask(new)
         await self._sync_if_live()
 
-    async def _unsubscribe(self, stream: Stream, instruments: Iterable[str]) -> None:
-        names = checked_names(stream, instruments)
-        self._forget(self._subscriptions.remove(stream, names))
+    async def _unsubscribe(
+        self, stream: Stream, names: list[str], indices: Sequence[str] = ()
+    ) -> None:
+        unused = self._subscriptions.remove(stream, names)
+        self._forget(unused + self._subscriptions.remove(Stream.INDEX, indices))
         for name in names:
             self._overdue.pop((stream, name), None)
+        for name in indices:
+            self._overdue.pop((Stream.INDEX, name), None)
         await self._sync_if_live()
 
-    async def _snapshot(self, stream: Stream, instruments: Iterable[str]) -> None:
-        names = checked_names(stream, instruments)
+    async def _snapshot(self, stream: Stream, names: list[str]) -> None:
         if not names:
             return
         unused = self._subscriptions.add_snapshots(names)

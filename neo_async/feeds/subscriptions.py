@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from neo_async.base.text import shown
 from neo_async.errors import UsageError
 from neo_async.model.enums import Level
+from neo_async.model.indices import exact_index_name
+from neo_async.model.instrument_names import known_key
+from neo_async.model.instruments import Instrument, InstrumentLike
+from neo_async.model.spellings import member_of
 from neo_async.wire.feed import STREAM_OF_LEVEL, Stream, subscription_frame
 
 BUDGET = 3000
@@ -30,6 +34,7 @@ _NAMES_SHOWN = 8
 """Most names in one log line."""
 
 _INSTRUMENT = re.compile(r"[a-z]{1,16}_[a-z]{1,16}\|[^|,]{1,64}")
+_KEY = re.compile(r"[a-z]{1,16}_[a-z]{1,16}\|[0-9]{1,64}")
 _PRICED = frozenset(STREAM_OF_LEVEL.values())
 """Streams whose ticks carry the prices of an instrument."""
 
@@ -178,13 +183,12 @@ class Subscriptions:
                 yield subscription_frame("subscribe", stream, new)
 
 
-def stream_of(level: Level) -> Stream:
-    """Return the stream on which instruments are subscribed at a level. Raises UsageError."""
+def read_level(level: Level | str) -> Level:
+    """Return a level by any of its spellings: `Level.DEPTH`, `"depth"` or 8. Raises UsageError."""
     try:
-        return STREAM_OF_LEVEL[Level(level)]
-    except ValueError:
-        codes = ", ".join(f"{member.value} ({member.name})" for member in Level)
-        raise UsageError(f"level={level!r}: must be one of {codes}") from None
+        return member_of(Level, level)
+    except ValueError as error:
+        raise UsageError(f"level={level!r}: {error}") from None
 
 
 def named(names: Sequence[str]) -> str:
@@ -193,15 +197,47 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def checked_names(stream: Stream, instruments: Iterable[str]) -> list[str]:
-    """Return the names without repeats. Raises UsageError when one is malformed."""
-    if isinstance(instruments, str):
-        raise UsageError(f"instruments={instruments!r}: must be a list of such texts, not one text")
-    names = list(dict.fromkeys(instruments))
-    if stream is not Stream.EXCHANGE:
-        for name in names:
-            _check(name)
-    return names
+def stream_of(level: Level | str) -> Stream:
+    """Return the stream on which instruments are subscribed at a level. Raises UsageError."""
+    return STREAM_OF_LEVEL[read_level(level)]
+
+
+def checked_names(
+    stream: Stream,
+    instruments: Iterable[InstrumentLike],
+    key_of: Callable[[InstrumentLike], str] = known_key,
+) -> list[str]:
+    """Return the keys of instruments without repeats. Raises UsageError when one is malformed."""
+    if isinstance(instruments, str | Instrument):
+        raise UsageError(
+            f"instruments={reprlib.repr(instruments)}: must be a list of instruments, not one"
+        )
+    if stream is Stream.EXCHANGE:
+        return list(map(str, dict.fromkeys(instruments)))
+    if stream is Stream.INDEX:
+        return list(dict.fromkeys(_checked_index(one, key_of) for one in instruments))
+    return list(dict.fromkeys(checked_name(one, key_of) for one in instruments))
+
+
+def checked_name(instrument: InstrumentLike, key_of: Callable[[InstrumentLike], str]) -> str:
+    """Return the key of an instrument. Raises UsageError when it is malformed."""
+    # A key is not looked up: also one of a segment that this package does not know.
+    is_key = isinstance(instrument, str) and _KEY.fullmatch(instrument)
+    name = str(instrument) if is_key else key_of(instrument)
+    _check(name)
+    return name
+
+
+def _checked_index(instrument: InstrumentLike, key_of: Callable[[InstrumentLike], str]) -> str:
+    """Return the name of an index; one that this package does not list as it is written."""
+    if isinstance(instrument, str) and _INSTRUMENT.fullmatch(instrument):
+        segment, _, text = instrument.partition("|")
+        is_listed = not text.isdecimal() and exact_index_name(segment, text) is not None
+        name = f"{segment}|{exact_index_name(segment, text)}" if is_listed else instrument
+    else:
+        name = key_of(instrument)
+    _check(name)
+    return name
 
 
 def _check(name: str) -> None:

@@ -19,6 +19,7 @@ from neo_async.model import money
 from neo_async.model.enums import Side
 from neo_async.model.isin import check_digit
 from neo_async.model.orders import Price
+from neo_async.model.spellings import member_of
 from neo_async.wire.numbers import price_text
 
 E = TypeVar("E", bound=StrEnum)
@@ -275,7 +276,6 @@ def _instalment_day(day: int | None) -> str:
 
 def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
     try:
-        return vocabulary(value)
-    except ValueError:
-        codes = ", ".join(member.value for member in vocabulary)
-        raise InvalidOrder(field, value, f"must be one of {codes}") from None
+        return member_of(vocabulary, value)
+    except ValueError as error:
+        raise InvalidOrder(field, value, str(error)) from None

@@ -17,10 +17,12 @@ import msgspec
 from neo_async.base import logs
 from neo_async.base.india import date_of
 from neo_async.base.logs import Log, logger_of
-from neo_async.errors import Rejected, ServerError, TransportError, UsageError
+from neo_async.errors import InvalidField, Rejected, ServerError, TransportError
+from neo_async.market_data.instruments import Instruments
+from neo_async.market_data.option_selection import ExpiryChoice, underlying_key
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
-from neo_async.model.instruments import Instrument
+from neo_async.model.instruments import Instrument, InstrumentLike
 from neo_async.model.market import (
     Candles,
     FuturesChain,
@@ -30,6 +32,7 @@ from neo_async.model.market import (
     QuoteFilter,
     Quotes,
 )
+from neo_async.model.spellings import member_of
 from neo_async.session.requests import SessionRequests
 from neo_async.transport.backoff import backoff
 from neo_async.wire.candles import (
@@ -60,6 +63,7 @@ from neo_async.wire.quotes import (
     read_quotes,
     wire_instrument,
 )
+from neo_async.wire.values import check_day
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -96,26 +100,38 @@ class _QuoteRound(msgspec.Struct):
 class Market:
     """Market data on request, `neo.market`."""
 
-    def __init__(self, session: SessionRequests, *, clock: Callable[[], float] = time.time) -> None:
-        """`clock` gives Unix seconds, by which the day is known."""
+    def __init__(
+        self,
+        session: SessionRequests,
+        instruments: Instruments,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`instruments` reads the names of instruments. `clock` gives Unix seconds, by which the
+        day is known."""
         self._session = session
+        self._instruments = instruments
+        self._resolver = instruments.resolver
         self._log = logger_of(logs.MARKET_DATA, session.ucc)
         self._clock = clock
 
     async def quotes(
         self,
-        instruments: Iterable[str | Instrument],
+        instruments: Iterable[InstrumentLike],
         *,
         filter: QuoteFilter | str = QuoteFilter.ALL,  # noqa: A002 - the broker's word for it
     ) -> Quotes:
-        """Return the quotes of any number of instruments (`nse_cm|1333`) and indices
-        (`nse_cm|Nifty 50`).
+        """Return the quotes of any number of instruments (an Instrument, `nse_cm|1333`, or a
+        trading symbol of a scrip master that is loaded) and indices (`nse_cm|Nifty 50`).
 
         An instrument that the broker does not have is in `missing`, and the others have their
-        quotes. Raises UsageError, and sends nothing, when one is malformed.
+        quotes. Raises UsageError, and sends nothing, when one is malformed, or no loaded scrip
+        master has its symbol.
         """
         wanted = _member("filter", filter, QuoteFilter)
-        wire_names = {name: wire_instrument(name) for name in _names(instruments)}
+        wire_names = {
+            name: wire_instrument(self._resolver.key(name)) for name in _names(instruments)
+        }
         round_ = _QuoteRound()
 
         async def ask(batch: list[str]) -> None:
@@ -131,60 +147,112 @@ class Market:
                 found[name] = msgspec.structs.replace(quote, instrument=name)
             else:
                 refusal = round_.refused.get(wire_name)
-                missing[name] = str(refusal) if refusal else _NOT_ANSWERED
+                known = self._resolver.absence(wire_name)
+                missing[name] = known or (str(refusal) if refusal else _NOT_ANSWERED)
         return Quotes(found, missing)
 
     async def expiries(
-        self, segment: Segment | str, underlying: str, *, kind: str | None = None
+        self,
+        segment: InstrumentLike,
+        underlying: InstrumentLike | None = None,
+        *,
+        kind: str | None = None,
     ) -> list[date]:
-        """Return the expiries of `NIFTY`, `RELIANCE` …, nearest first; of every `kind` (`option`,
-        `fut`) unless one is given.
+        """Return the expiries of an underlying, nearest first; of every `kind` (`option`, `fut`)
+        unless one is given.
 
-        Raises Rejected when the broker does not have the underlying.
+        The underlying is given with the segment of its contracts, `(Segment.NSE_FO, "NIFTY")`, or
+        alone where that is known: an Instrument, `nse_cm|Nifty 50`, or `NIFTY` where one loaded
+        scrip master has its contracts.
+
+        Raises UsageError when the loaded scrip master has no contracts of it, and Rejected when the
+        broker does not have the underlying.
         """
+        segment, underlying = self._underlying(segment, underlying)
         query = expiries_query(segment, underlying, kind)
         return await self._session.read(EXPIRIES, read_expiries, params=query)
 
     async def option_chain(
         self,
-        segment: Segment | str,
-        underlying: str,
-        expiry: date | None = None,
+        segment: InstrumentLike,
+        underlying: InstrumentLike | None = None,
+        expiry: date | str | None = None,
         count: int = 40,
     ) -> OptionChain:
         """Return calls and puts by strike, `count` of each around the money, of the nearest expiry
-        unless one is given.
+        unless one is given, as a date or `2026-12-08`. The underlying is given as for `expiries`.
 
-        Raises Rejected when the broker does not have the underlying.
+        Raises UsageError when the loaded scrip master has no contracts of it, and Rejected when the
+        broker does not have the underlying.
         """
-        query = options_query(segment, underlying, expiry, count)
+        where, name = self._underlying(segment, underlying)
+        day = None if expiry is None else check_day("expiry", expiry)
+        query = options_query(where, name, day, count)
 
         def read(answer: Answer) -> OptionChain:
-            return read_options(answer, segment=segment, underlying=underlying, expiry=expiry)
+            return read_options(answer, segment=where, underlying=name, expiry=day)
 
         return _log_odd(await self._session.read(CHAIN, read, params=query), self._log)
 
     async def futures_chain(
-        self, segment: Segment | str, underlying: str, expiry: date | None = None
+        self,
+        segment: InstrumentLike,
+        underlying: InstrumentLike | None = None,
+        expiry: date | str | None = None,
     ) -> FuturesChain:
-        """Return every futures contract of an underlying, or that of one expiry.
+        """Return every futures contract of an underlying, or that of one expiry. The underlying is
+        given as for `expiries`.
 
-        Raises Rejected when the broker does not have the underlying.
+        Raises UsageError when the loaded scrip master has no contracts of it, and Rejected when the
+        broker does not have the underlying.
         """
-        query = futures_query(segment, underlying, expiry)
+        where, name = self._underlying(segment, underlying)
+        day = None if expiry is None else check_day("expiry", expiry)
+        query = futures_query(where, name, day)
 
         def read(answer: Answer) -> FuturesChain:
-            return read_futures(answer, segment=segment, underlying=underlying)
+            return read_futures(answer, segment=where, underlying=name)
 
         return _log_odd(await self._session.read(CHAIN, read, params=query), self._log)
 
+    async def option(
+        self,
+        underlying: InstrumentLike,
+        option: str,
+        *,
+        expiry: ExpiryChoice = 0,
+        strikes_out: int = 0,
+        segment: Segment | str | None = None,
+    ) -> Instrument:
+        """Return the option that is `strikes_out` strikes out of the money at the underlying's last
+        price, which one request reads: `await neo.market.option("NIFTY", "CE", expiry="this week",
+        strikes_out=2)`. The arguments and errors are those of `neo.instruments.option`.
+        """
+        contracts = self._instruments.contracts(underlying, segment)
+        key = underlying_key(contracts)
+        quote = (await self.quotes([key], filter=QuoteFilter.LAST_PRICE)).get(key)
+        if quote is None or not quote.last_price:
+            raise InvalidField(
+                "underlying",
+                underlying,
+                f"the broker has no last price of {key}: neo.instruments.option(…, spot=…) takes "
+                "one",
+            )
+        return self._instruments.option(
+            contracts[0],
+            option,
+            spot=quote.last_price,
+            expiry=expiry,
+            strikes_out=strikes_out,
+        )
+
     async def candles(
         self,
-        instrument: str | Instrument,
+        instrument: InstrumentLike,
         interval: Interval | str,
         *,
-        start: date,
-        end: date | None = None,
+        start: date | str,
+        end: date | str | None = None,
         progress: Progress | None = None,
     ) -> Candles:
         """Return the candles from `start` to `end` (today unless given), both included, however
@@ -193,11 +261,17 @@ class Market:
 
         `progress` is called at the start and after each portion, with their number so far and the
         number of all.
+
+        Raises UsageError, and sends nothing, when the loaded scrip master of today does not have
+        the instrument.
         """
-        name = _name(instrument)
+        name = self._resolver.key(instrument)
         wire_name = candle_instrument(name)
+        if absence := self._resolver.absence(name):
+            raise InvalidField("instrument", instrument, absence)
         width = _member("interval", interval, Interval)
-        windows = candle_windows(start, self._today() if end is None else end, width)
+        last = self._today() if end is None else check_day("end", end)
+        windows = candle_windows(check_day("start", start), last, width)
         done = 0
 
         def report() -> None:
@@ -284,6 +358,14 @@ class Market:
             )
         return candles_within(candles, window, interval)
 
+    def _underlying(
+        self, segment: InstrumentLike, underlying: InstrumentLike | None
+    ) -> tuple[Segment, str]:
+        """Return the segment of an underlying's contracts and its name, of one argument or two."""
+        if underlying is None:
+            return self._resolver.underlying(None, segment)
+        return self._resolver.underlying(_member("segment", segment, Segment), underlying)
+
     def _today(self) -> date:
         return date_of(self._clock())
 
@@ -319,22 +401,16 @@ def _portions(rows: list[Item]) -> Iterator[list[Item]]:
     return (rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(rows), _ROWS_AT_ONCE))
 
 
-def _names(instruments: Iterable[str | Instrument]) -> list[str]:
-    """Return the names without repeats."""
-    if isinstance(instruments, str):
-        raise UsageError(f"instruments={instruments!r}: must be a list of such texts, not one text")
-    return list(dict.fromkeys(map(_name, instruments)))
+def _names(instruments: Iterable[InstrumentLike]) -> list[str]:
+    """Return the names as they were given, those of Instruments as keys, without repeats."""
+    if isinstance(instruments, str | Instrument):
+        raise InvalidField("instruments", instruments, "must be a list of instruments, not one")
+    names = (one.key if isinstance(one, Instrument) else one for one in instruments)
+    return list(dict.fromkeys(names))
 
 
-def _name(instrument: str | Instrument) -> str:
-    if isinstance(instrument, Instrument):
-        return f"{instrument.segment.value}|{instrument.token}"
-    return instrument
-
-
-def _member(field: str, value: Code | str, vocabulary: type[Code]) -> Code:
+def _member(field: str, value: object, vocabulary: type[Code]) -> Code:
     try:
-        return vocabulary(value)
-    except ValueError:
-        codes = ", ".join(member.value for member in vocabulary)
-        raise UsageError(f"{field}={value!r}: must be one of {codes}") from None
+        return member_of(vocabulary, value)
+    except ValueError as error:
+        raise InvalidField(field, value, str(error)) from None

@@ -149,13 +149,27 @@ INDEX_NAMES: Final[Mapping[Segment, tuple[str, ...]]] = {
     ),
 }
 
-_NAMES_BY_NUMBER: Final = {
+NAMES_BY_NUMBER: Final = {
     "26000": "Nifty 50",
     "26009": "Nifty Bank",
     "26037": "Nifty Fin Service",
     "26074": "NIFTY MID SELECT",
 }
 """Index names by their tokens in the NSE scrip master."""
+_NUMBERS: Final = {name: number for number, name in NAMES_BY_NUMBER.items()}
+
+INDEX_UNDERLYINGS: Final[Mapping[str, str]] = {
+    "nse_cm|Nifty 50": "NIFTY",
+    "nse_cm|Nifty Bank": "BANKNIFTY",
+    "nse_cm|Nifty Fin Service": "FINNIFTY",
+    "nse_cm|NIFTY MID SELECT": "MIDCPNIFTY",
+    "nse_cm|Nifty Next 50": "NIFTYNXT50",
+    "bse_cm|SENSEX": "SENSEX",
+    "bse_cm|BANKEX": "BANKEX",
+    "bse_cm|SNSX50": "SENSEX50",
+}
+"""Names under which contracts on indices are listed, by the key of the index."""
+_INDEX_OF: Final = {name: key for key, name in INDEX_UNDERLYINGS.items()}
 
 _EXACT: Final = {
     (segment.value, name.casefold()): name
@@ -167,6 +181,25 @@ _EXACT: Final = {
 def exact_index_name(segment: str, text: str) -> str | None:
     """Return the broker's spelling of an index given by token, or by name in any case; None for an
     index that is not listed."""
-    if segment == Segment.NSE_CM and text in _NAMES_BY_NUMBER:
-        return _NAMES_BY_NUMBER[text]
+    if segment == Segment.NSE_CM and text in NAMES_BY_NUMBER:
+        return NAMES_BY_NUMBER[text]
     return _EXACT.get((segment, " ".join(text.split()).casefold()))
+
+
+def index_number(segment: str, text: str) -> str | None:
+    """Return the token in the NSE scrip master of an index given by name or token; None for an
+    index that is not in it."""
+    name = exact_index_name(segment, text)
+    return _NUMBERS.get(name) if name is not None and segment == Segment.NSE_CM else None
+
+
+def index_key(segment: str | None, text: str) -> str | None:
+    """Return the key of an index given by its name in any case, or by the name of its contracts:
+    `nse_cm|Nifty 50` for `nifty 50` and `NIFTY`. None for an index that is not listed."""
+    for place in INDEX_NAMES:
+        if segment in (None, place.value) and not text.isdecimal():
+            name = exact_index_name(place, text)
+            if name is not None:
+                return f"{place.value}|{name}"
+    key = _INDEX_OF.get(text.upper(), "")
+    return key if key and segment in (None, key.partition("|")[0]) else None

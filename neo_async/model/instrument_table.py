@@ -183,15 +183,33 @@ class InstrumentTable:
             *self._tails[place],
         )
 
+    def without_expiry(self, name: str) -> list[Instrument]:
+        """Return the instruments of a name that are no contracts: shares, bonds, indices."""
+        return [self._instrument(row) for row in self._ladder(name).get(_NO_EXPIRY, ())]
+
     # --- many ---------------------------------------------------------------------------------
+
+    def has_name(self, name: str) -> bool:
+        return self._by_name.get(name) is not None
+
+    def symbols_of(self, name: str) -> Iterator[str]:
+        """Yield the symbols of every instrument of a name, in the order of the file."""
+        return map(self._symbols.__getitem__, self._rows_of(name))
+
+    def names_starting(self, text: str, most: int) -> list[str]:
+        """Return some names that start with a text, at most so many."""
+        return list(islice(self._names_from(text), most))
 
     def names_like(self, text: str) -> list[str]:
         """Return the name that equals the text, or else the names that start with it."""
         if self._by_name.get(text) is not None:
             return [text]
+        return list(self._names_from(text))
+
+    def _names_from(self, text: str) -> Iterator[str]:
         if not self._name_lines:
             self._name_lines = _lines(self._by_name)
-        return list(_lines_from(self._name_lines, text))
+        return _lines_from(self._name_lines, text)
 
     def expiries(self, name: str, kind: str = "") -> list[date]:
         """Return the expiries of a name's instruments with this prefix of the kind, ascending."""

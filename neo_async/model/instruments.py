@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -50,6 +50,17 @@ class Instrument(msgspec.Struct, frozen=True, gc=False):
     price_denominator: float = 1.0
     general_numerator: float = 1.0
     general_denominator: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """Segment and token, `nse_cm|2885`: the name of the instrument in quotes and feeds."""
+        return f"{self.segment.value}|{self.token}"
+
+
+InstrumentLike: TypeAlias = Instrument | str
+"""An instrument, or text that names one: its key (`nse_cm|2885`, also with a colon), its trading
+symbol (`nse_cm:RELIANCE-EQ`, or `RELIANCE-EQ` where only one loaded segment has it), its name where
+only one fits (`RELIANCE`), or an index as the broker spells it (`nse_cm|Nifty 50`)."""
 
 
 class Shared(NamedTuple):

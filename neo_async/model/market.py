@@ -15,6 +15,7 @@ import msgspec
 
 from neo_async.base.india import IST, TIME_ZONE
 from neo_async.errors import UsageError
+from neo_async.model.instruments import Instrument, InstrumentLike
 from neo_async.model.ticks import DepthRow
 
 if TYPE_CHECKING:
@@ -87,12 +88,18 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quotes(dict[str, Quote]):
-    """Quotes by instrument, as requested and in that order."""
+    """Quotes by instrument, in the spelling and the order of the request; those of an Instrument by
+    its key, or by the Instrument itself."""
 
     def __init__(self, quotes: Mapping[str, Quote], missing: Mapping[str, str]) -> None:
         super().__init__(quotes)
         self.missing: Mapping[str, str] = missing
         """Instruments that got no quote, and why."""
+
+    def __getitem__(self, instrument: InstrumentLike) -> Quote:
+        return super().__getitem__(
+            instrument.key if isinstance(instrument, Instrument) else instrument
+        )
 
     def __repr__(self) -> str:
         return f"<Quotes {len(self)} of {len(self) + len(self.missing)} instruments>"

@@ -42,20 +42,20 @@ class Bracket(msgspec.Struct, frozen=True, kw_only=True):
 
 class OrderRequest(msgspec.Struct, frozen=True, gc=False):
     """An order as the caller wants it, not checked yet. Quantities are units (not lots), prices
-    rupees."""
+    rupees. Text may be a code or a name in any case: `"buy"`, `"limit"`."""
 
-    segment: Segment
+    segment: Segment | str
     symbol: str
     """Trading symbol of the scrip master: `ITBEES-EQ`."""
-    side: Side
+    side: Side | str
     quantity: int
-    product: Product
+    product: Product | str
     price: Price | None = None
     """Limit price; needed for LIMIT and SL, not allowed for MARKET and SL_M."""
-    order_type: OrderType = OrderType.LIMIT
+    order_type: OrderType | str = OrderType.LIMIT
     trigger: Price | None = None
     """Trigger price; needed for SL, SL_M and product CO."""
-    validity: Validity = Validity.DAY
+    validity: Validity | str = Validity.DAY
     disclosed_quantity: int = 0
     """Units shown to the market; 0 shows all."""
     amo: bool = False

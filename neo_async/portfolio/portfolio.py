@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, overload
 
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
 from neo_async.errors import BrokerError, NeoError, ProtocolError
+from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.instruments import InstrumentLike
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
 from neo_async.model.portfolio import (
@@ -32,7 +35,7 @@ from neo_async.wire.portfolio import (
     read_margin,
     read_positions,
 )
-from neo_async.wire.rules import margin_form
+from neo_async.wire.rules import margin_form, read_segment
 
 
 class Portfolio:
@@ -42,12 +45,14 @@ class Portfolio:
         self,
         session: SessionRequests,
         market: Market,
+        instruments: Instruments,
         *,
         square_off: Callable[..., Awaitable[list[SquaredOff | NeoError]]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`square_off` closes positions; see the method of that name."""
         self._session = session
+        self._instruments = instruments
         self._log = logger_of(logs.PORTFOLIO, session.ucc)
         self._market = market
         self._square_off = square_off
@@ -97,23 +102,31 @@ class Portfolio:
     async def square_off(
         self,
         *,
-        segment: Segment | None = None,
+        segment: Segment | str | None = None,
         symbol: str | None = None,
-        product: Product | None = None,
+        instrument: InstrumentLike | None = None,
+        product: Product | str | None = None,
         holdings: bool = False,
         timeout: float = 60.0,
     ) -> list[SquaredOff | NeoError]:
-        """Close positions at the market, all of the account or those of a segment, symbol or
-        product; return the outcome of each: it is flat, or an error such as PositionOpen says what
-        is left after `timeout` seconds.
+        """Close positions at the market, all of the account or those of a segment, symbol,
+        instrument or product; return the outcome of each: it is flat, or an error such as
+        PositionOpen says what is left after `timeout` seconds.
 
         Orders that are open in a position are cancelled first, and exit plans on it end. Never more
         than the net quantity is closed, whatever fills meanwhile; quantities above the freeze
         quantity are sliced where the scrip master is loaded. A halt does not stop it. With
-        `holdings`, the delivery stock that can be sold is sold as well.
+        `holdings`, the delivery stock that can be sold is sold as well, which needs the scrip
+        master of its segment. Where no position is of the symbol, and the scrip masters show that
+        there is no such symbol, this raises InvalidOrder with the nearest ones.
         """
         return await self._square_off(
-            segment=segment, symbol=symbol, product=product, holdings=holdings, timeout=timeout
+            segment=segment,
+            symbol=symbol,
+            instrument=instrument,
+            product=product,
+            holdings=holdings,
+            timeout=timeout,
         )
 
     async def holdings(self) -> list[Holding]:
@@ -124,20 +137,56 @@ class Portfolio:
         """Return the funds of the account over all segments, exchanges and products."""
         return await self._session.read(LIMITS, read_limits, form=LimitsForm())
 
+    @overload
     async def margin(
         self,
-        segment: Segment,
-        token: str,
-        side: Side,
+        segment: Segment | str,
+        symbol: str,
+        side: Side | str,
         quantity: int,
         *,
-        product: Product,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+    ) -> OrderMargin: ...
+
+    @overload
+    async def margin(
+        self,
+        instrument: InstrumentLike,
+        side: Side | str,
+        quantity: int,
+        /,
+        *,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+    ) -> OrderMargin: ...
+
+    async def margin(
+        self,
+        segment: Any,
+        symbol: Any,
+        side: Any,
+        quantity: Any = None,
+        *,
+        product: Product | str,
         price: Price | None = None,
-        order_type: OrderType = OrderType.LIMIT,
+        order_type: OrderType | str = OrderType.LIMIT,
         trigger: Price | None = None,
     ) -> OrderMargin:
-        """Return the margin that one order would need. `token` is the instrument's, not its trading
-        symbol, for the broker's call takes nothing else."""
+        """Return the margin that one order would need; the arguments are those of `orders.place`.
+
+        The broker takes the instrument's token: a key (`nse_cm|19084`) or `(Segment.NSE_CM,
+        "19084")` needs no scrip master, and a trading symbol one that is loaded.
+        """
+        if quantity is None:
+            name, side, quantity = segment, symbol, side
+        else:
+            name = f"{read_segment(segment)}|{symbol}"
+        segment, _, token = self._instruments.key(name).partition("|")
         form = margin_form(
             segment=segment,
             token=token,

@@ -56,6 +56,10 @@ its last reconnect."""
 PRICE_INTERVAL_SECONDS = 15.0
 """Seconds between two readings of the positions, for the prices of those without a market feed."""
 
+_EARLY_SECONDS = 1.0
+"""Seconds by which a report is read early: it was requested, or had come, a moment after the round
+that asked for it, and would otherwise be too young for the next round."""
+
 MAX_REPORT_AGE_SECONDS = 30.0
 """Age above which the open orders and the positions of the account count as unknown, while the
 order feed is down and the reports cannot be read."""
@@ -195,15 +199,15 @@ class RiskEngine:
         reports the account's orders or the prices of its positions."""
         while True:
             await asyncio.sleep(REPORT_INTERVAL_WITHOUT_FEED_SECONDS)
-            now = asyncio.get_running_loop().time()
+            due_at = asyncio.get_running_loop().time() + _EARLY_SECONDS
             interval = (
                 REPORT_INTERVAL_SECONDS
                 if self._open_orders.is_complete
                 else REPORT_INTERVAL_WITHOUT_FEED_SECONDS
             )
-            if self._reservations.changes or now - self._open_orders.requested_at >= interval:
+            if self._reservations.changes or due_at - self._open_orders.requested_at >= interval:
                 self._engine.request_order_book()
-            if self.needs_positions and now - self._live.read_at >= self._positions_interval():
+            if self.needs_positions and due_at - self._live.read_at >= self._positions_interval():
                 self._live.refresh()
 
     def _positions_interval(self) -> float:

@@ -95,7 +95,7 @@ class Lane:
             await self.check(kind)
         called = perf_counter()
         loop = get_running_loop()
-        request = LaneRequest(kind, data, timeout, 0.0, loop.create_future(), record)
+        request = LaneRequest(kind, data, timeout, record, loop.create_future())
         is_probe = False
         # Where no connection is free, its start is put off at once.
         if (
@@ -170,15 +170,15 @@ class Lane:
         request.is_held = False
         try:
             started = self._limiter.start_held(request.kind)
+            if started is not None:
+                request.started = started
+                self._write(request, connection)
+                return True
         except Exception as error:  # trading is halted, or the quota of the day is used up
             request.turn.set_exception(error)
-            return False
-        if started is None:
+        else:
             request.turn.set_result(None)
-            return False
-        request.started = started
-        self._write(request, connection)
-        return True
+        return False
 
     def _abandon(self, request: LaneRequest) -> None:
         """Take a request back that has failed, or whose caller has given up."""

@@ -34,7 +34,6 @@ from neo_async.transport.unread import TURNS
 SHORT_LIFE_SECONDS: Final = 1.0
 """A connection lost sooner, and without a request, was not wanted by the server."""
 
-
 MAX_SHORT_LIVES: Final = 3
 """Such connections in a row after which requests do not wait for another one."""
 
@@ -46,12 +45,12 @@ class LaneRequest(msgspec.Struct, eq=False):
     data: Hidden[bytes]
     timeout: float
     """Seconds from its start until the answer counts as lost."""
-    until: float
-    """Loop time at which they are over."""
-    turn: asyncio.Future[Answer | None]
-    """Gets the answer, or the error; None when it has to wait for its start once more."""
     record: HandOver | None
     """Marked when the bytes are handed to a socket."""
+    turn: asyncio.Future[Answer | None]
+    """Gets the answer, or the error; None when it has to wait for its start once more."""
+    until: float = 0.0
+    """Loop time at which the timeout is over."""
     is_held: bool = False
     """Whether its start is put off, for want of a connection."""
     started: float = 0.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import TypeAlias
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.numbers import EXACT
@@ -16,16 +18,16 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _MOST_DIGITS = 17
 """Most digits before the point. Without a bound, "1e999999999" would fill the memory."""
 
-_MOST_DECIMALS = 4
+MOST_DECIMALS = 4
 """Most decimals of a price: currency derivatives have four."""
 
 
-def price_text(field: str, value: Price) -> str:
+def price_text(field: str, value: Price, decimals: int = MOST_DECIMALS) -> str:
     """Return a price as exact decimal text: no exponent, no sign, `"0"` for zero.
 
     Text keeps its trailing zeros (but `39.0` becomes `39`); a float is sent as the decimal that it
     prints as, not as its binary expansion. `field` is the name in the InvalidOrder that is raised
-    when the value is not a price, or has more than four decimals, as computed floats often have.
+    when the value is not a price, or has more than `decimals`, as computed floats often have.
     """
     # The usual cases, without the cost of a Decimal.
     text = value if type(value) is str else repr(value) if type(value) is float else ""
@@ -33,42 +35,55 @@ def price_text(field: str, value: Price) -> str:
         text = format(_decimal(field, value), "f")
     if text[0] == "0" and not text.strip("0."):
         return "0"  # the broker refuses "0.0"
-    whole, _, decimals = text.partition(".")
-    if len(decimals) > _MOST_DECIMALS:
-        if decimals[_MOST_DECIMALS:].strip("0"):
+    whole, _, fraction = text.partition(".")
+    if len(fraction) > decimals:
+        if fraction[decimals:].strip("0"):
             raise InvalidOrder(
                 field,
                 value,
-                f"has more than {_MOST_DECIMALS} decimals, which no price has: round it to the "
-                f"instrument's tick{_rounded(text)}",
+                f"has more than {decimals} decimals, which no price {_of_what(decimals)}has: round "
+                f"it to the instrument's tick{_rounded(text)}",
             )
-        return f"{whole}.{decimals[:_MOST_DECIMALS]}"
+        return f"{whole}.{fraction[:decimals]}"
     if len(whole) > _MOST_DIGITS:
         raise InvalidOrder(field, value, "is out of any price's range")
-    return whole if decimals == "0" else text
+    return whole if fraction == "0" else text
 
 
-def exact_price_of(field: str, value: Price) -> Decimal | None:
-    """Return a price as the exact decimal that is sent, None for zero. Raises what `price_text`
-    raises."""
-    # A program quotes few prices, many times each. Only text and floats are remembered: a number
-    # that equals another one may print differently.
-    if type(value) is str or type(value) is float:
-        return _remembered(field, value)
-    return _exact_price_of(field, value)
+def _of_what(decimals: int) -> str:
+    return "" if decimals == MOST_DECIMALS else "of this segment "
 
 
-def _exact_price_of(field: str, value: Price) -> Decimal | None:
-    text = price_text(field, value)
-    return None if text == "0" else Decimal(text)
+PriceReader: TypeAlias = Callable[[str, Price], Decimal | None]
 
 
-_remembered = lru_cache(maxsize=4096, typed=True)(_exact_price_of)
+def price_reader(decimals: int) -> PriceReader:
+    """Return a function that returns a price as the exact decimal that is sent, None for zero. It
+    takes what `price_text` takes, and raises what it raises."""
+
+    def read(field: str, value: Price) -> Decimal | None:
+        text = price_text(field, value, decimals)
+        return None if text == "0" else Decimal(text)
+
+    remembered = lru_cache(maxsize=4096, typed=True)(read)
+
+    def exact_price(field: str, value: Price) -> Decimal | None:
+        # A program quotes few prices, many times each. Only text and floats are remembered: a
+        # number that equals another one may print differently.
+        if type(value) is str or type(value) is float:
+            return remembered(field, value)
+        return read(field, value)
+
+    return exact_price
+
+
+exact_price_of = price_reader(MOST_DECIMALS)
+"""Reads a price with the decimals of any segment."""
 
 
 def _rounded(text: str) -> str:
     """Return the price rounded to two decimals, or to four where two would give 0."""
-    for places in (2, _MOST_DECIMALS):
+    for places in (2, MOST_DECIMALS):
         nearest = EXACT.quantize(Decimal(text), Decimal((0, (1,), -places)))
         if nearest:
             return f", such as '{nearest}'"

@@ -7,6 +7,7 @@ Each rule raises InvalidOrder with the field, its value and the rule. The rules 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import TypeVar
@@ -16,7 +17,14 @@ import msgspec
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind, OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderTerms, Price
-from neo_async.wire.numbers import exact_price_of, price_text
+from neo_async.model.spellings import member_of
+from neo_async.wire.numbers import (
+    MOST_DECIMALS,
+    PriceReader,
+    exact_price_of,
+    price_reader,
+    price_text,
+)
 from neo_async.wire.orders import ORDER_SOURCE, CancelForm, ModifyForm, PlaceForm
 from neo_async.wire.portfolio import MarginForm
 
@@ -28,6 +36,15 @@ E = TypeVar("E", bound=StrEnum)
 _SYMBOL = re.compile(r"[A-Z0-9](?:[A-Z0-9&_.\- ]{0,48}[A-Z0-9&_.\-])?")
 
 _DIGITS = re.compile(r"[0-9]{1,40}")
+
+_DECIMALS: Mapping[str, int] = {
+    segment: MOST_DECIMALS if segment is Segment.CDE_FO else 2 for segment in Segment
+}
+"""Most decimals of a price: a paisa, but of currencies a hundredth of one."""
+_PRICE_READERS: Mapping[int, PriceReader] = {2: price_reader(2), MOST_DECIMALS: exact_price_of}
+_PRICES: Mapping[str, PriceReader] = {
+    segment: _PRICE_READERS[decimals] for segment, decimals in _DECIMALS.items()
+}
 
 MAX_QUANTITY = 10**9
 """Largest quantity of an order: above every freeze quantity."""
@@ -68,8 +85,9 @@ def check_order(request: OrderRequest) -> OrderTerms:
         raise InvalidOrder("amo", request.amo, "must be True or False")
     _check_product(product, segment)
     _check_validity(validity, segment, product)
-    price = _price(request.price, order_type)
-    trigger = _trigger(request.trigger, order_type, product)
+    exact_price = _PRICES[segment]
+    price = _price(request.price, order_type, exact_price)
+    trigger = _trigger(request.trigger, order_type, product, exact_price)
     _check_stop(order_type, product, side, price, trigger)
     return OrderTerms(
         segment=segment,
@@ -164,8 +182,10 @@ def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
         )
     _check_disclosed(terms.disclosed_quantity, terms.quantity)
     _check_validity(validity, terms.segment, terms.product)
-    price = _price(terms.price, order_type)
-    trigger = _trigger(terms.trigger, order_type, terms.product)
+    # Another application may have placed the order in a segment that is not in the enum.
+    exact_price = _PRICES.get(terms.segment, exact_price_of)
+    price = _price(terms.price, order_type, exact_price)
+    trigger = _trigger(terms.trigger, order_type, terms.product, exact_price)
     _check_stop(order_type, terms.product, terms.side, price, trigger)
     return msgspec.structs.replace(
         terms, order_type=order_type, validity=validity, price=price, trigger=trigger
@@ -193,13 +213,13 @@ def cancel_form(*, number: str, symbol: str, amo: bool) -> CancelForm:
 
 def margin_form(
     *,
-    segment: Segment,
+    segment: Segment | str,
     token: str,
-    side: Side,
+    side: Side | str,
     quantity: int,
-    product: Product,
+    product: Product | str,
     price: Price | None,
-    order_type: OrderType,
+    order_type: OrderType | str,
     trigger: Price | None,
 ) -> MarginForm:
     """Check an order whose margin is requested, and return the form. Raises InvalidOrder."""
@@ -215,11 +235,31 @@ def margin_form(
         prcTp=order_type,
         prod=product,
         trnsTp=_member("side", side, Side),
-        prc=_text(_price(price, order_type)),
+        prc=_text(_price(price, order_type, _PRICES[segment])),
         qty=str(quantity),
         tok=token,
-        trgPrc=_text(_trigger(trigger, order_type, product)),
+        trgPrc=_text(_trigger(trigger, order_type, product, _PRICES[segment])),
     )
+
+
+def read_segment(segment: Segment | str) -> Segment:
+    """Return a segment by any of its spellings. Raises InvalidOrder."""
+    return _member("segment", segment, Segment)
+
+
+def read_side(side: Side | str) -> Side:
+    """Return a side by any of its spellings. Raises InvalidOrder."""
+    return _member("side", side, Side)
+
+
+def read_product(product: Product | str) -> Product:
+    """Return a product by any of its spellings. Raises InvalidOrder."""
+    return _member("product", product, Product)
+
+
+def read_order_type(order_type: OrderType | str) -> OrderType:
+    """Return an order type by any of its spellings. Raises InvalidOrder."""
+    return _member("order_type", order_type, OrderType)
 
 
 def check_number(number: str) -> None:
@@ -259,8 +299,8 @@ def _check_validity(validity: Validity, segment: str, product: str) -> None:
             raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
 
 
-def _price(price: Price | None, order_type: OrderType) -> Decimal | None:
-    exact = None if price is None else exact_price_of("price", price)
+def _price(price: Price | None, order_type: OrderType, exact_price: PriceReader) -> Decimal | None:
+    exact = None if price is None else exact_price("price", price)
     if order_type not in _WITH_LIMIT:
         if exact is not None:
             raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
@@ -272,9 +312,11 @@ def _price(price: Price | None, order_type: OrderType) -> Decimal | None:
     return exact
 
 
-def _trigger(trigger: Price | None, order_type: OrderType, product: str) -> Decimal | None:
+def _trigger(
+    trigger: Price | None, order_type: OrderType, product: str, exact_price: PriceReader
+) -> Decimal | None:
     is_needed = order_type in _WITH_TRIGGER or product is _CO
-    exact = None if trigger is None else exact_price_of("trigger", trigger)
+    exact = None if trigger is None else exact_price("trigger", trigger)
     if is_needed and exact is None:
         what = "product CO" if product is _CO else f"order type {order_type}"
         raise InvalidOrder("trigger", trigger, f"{what} needs a trigger price above 0")
@@ -332,9 +374,10 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
     if order_type not in _WITH_LIMIT:
         raise InvalidOrder("order_type", order_type.value, "the entry of a BO needs a limit price")
     kind = _member("bracket.kind", bracket.kind, OffsetKind)
-    target = price_text("bracket.target", bracket.target)
-    stop = price_text("bracket.stop", bracket.stop)
-    trail = price_text("bracket.trail", bracket.trail)
+    decimals = _DECIMALS.get(form.es, MOST_DECIMALS)
+    target = price_text("bracket.target", bracket.target, decimals)
+    stop = price_text("bracket.stop", bracket.stop, decimals)
+    trail = price_text("bracket.trail", bracket.trail, decimals)
     for field, given, text in (
         ("bracket.target", bracket.target, target),
         ("bracket.stop", bracket.stop, stop),
@@ -349,10 +392,7 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
 
 
 def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
-    # Not by calling the enum: that returns the unknown codes of reports, which are of its type.
     try:
-        member: E = vocabulary._value2member_map_[value]  # type: ignore[assignment]
-    except (KeyError, TypeError):
-        codes = ", ".join(member.value for member in vocabulary)
-        raise InvalidOrder(field, value, f"must be one of {codes}") from None
-    return member
+        return member_of(vocabulary, value)
+    except ValueError as error:
+        raise InvalidOrder(field, value, str(error)) from None

@@ -97,8 +97,17 @@ def date_of(value: object) -> date | None:
         return None
 
 
-def check_day(field: str, value: date) -> date:
-    """Return the value. Raises UsageError when it is not a plain date."""
-    if isinstance(value, datetime) or not isinstance(value, date):
-        raise UsageError(f"{field}={value!r}: must be a datetime.date, which counts in IST")
-    return value
+def check_day(field: str, value: date | str) -> date:
+    """Return a day, given as a date or as text such as `2026-12-08`. Raises UsageError for anything
+    else: a datetime may be of another day in India."""
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value.strip())
+        except ValueError:
+            pass
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    raise UsageError(
+        f"{field}={value!r}: must be a datetime.date, which counts in IST, or text such as "
+        "'2026-12-08'"
+    )

@@ -82,9 +82,9 @@ def test_options_are_written_in_small_letters(command: tuple[str, ...]) -> None:
 
 def test_choices_can_be_copied_from_help(invoke: Invoke) -> None:
     text = invoke("place", "--help").stdout
-    assert "SEGMENT   nse_cm, bse_cm, nse_fo, bse_fo, cde_fo or mcx_fo." in text
+    assert "SIDE        B (buy) or S (sell)." in text
     assert "--product PRODUCT    CNC, MIS, NRML, MTF, CO or BO. [required]" in text
-    assert "--type TYPE          L, MKT, SL or SL-M. [default: L]" in text
+    assert "--type TYPE          L (limit), MKT (market), SL or SL-M. [default: L]" in text
 
 
 def test_the_help_of_a_group_is_shown_without_a_command(invoke: Invoke) -> None:
@@ -99,7 +99,7 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
     page = Path(__file__).parents[2].joinpath("docs", "cli.md").read_text(encoding="utf-8")
     table = page.partition("| command |")[2].partition("\n\n")[0]
     listed = re.findall(
-        r"`([a-z ]+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])
+        r"`([a-z -]+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])
     )
     assert sorted(listed) == sorted(map(" ".join, COMMANDS))
 
@@ -111,10 +111,22 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
     ("arguments", "message"),
     [
         (
-            ("place", "nse_xx"),
-            "SEGMENT 'nse_xx': must be one of nse_cm, bse_cm, nse_fo, bse_fo, cde_fo, mcx_fo",
+            ("place", "nse_xx", "A", *PLACE[3:]),
+            "segment='nse_xx': must be one of nse_cm, bse_cm, nse_fo, bse_fo, cde_fo, mcx_fo",
         ),
-        (("place", "nse_cm", "A", "hold"), "SIDE 'hold': must be one of buy, sell"),
+        (("chain", "nse_xx", "NIFTY"), "segment='nse_xx': must be one of nse_cm"),
+        (("chain", "nse_fo", "NIFTY", "2026-12-01"), "must be an underlying, or its segment"),
+        (("place", "nse_cm", "A", "hold", "5"), "SIDE 'hold': must be one of B (buy), S (sell)"),
+        (("place", "nse_cm", "A", "buy", "5", "6"), "SIDE '5': must be one of B (buy), S (sell)"),
+        (("place", "nse:TCS", *PLACE[3:]), "instrument='nse:TCS': must be an Instrument"),
+        (("place", "TCS", *PLACE[3:-1], "2100.003"), "price='2100.003': has more than 2 decimals"),
+        ((*PLACE, "--validity", "GTC"), "--validity 'GTC': must be one of DAY, IOC"),
+        ((*PLACE, "--type", "stop"), "--type 'stop': must be one of L (limit), MKT (market), SL,"),
+        (("margin", *PLACE[1:7]), "price=None: order type L needs a limit price"),
+        (("quote", "nse:11536"), "INSTRUMENT 'nse:11536': must be such as nse_cm:2885,"),
+        (("candles", "nse:1333", "D", "--from", "2026-01-01"), "INSTRUMENT 'nse:1333': must be"),
+        (("watch", "nse:TCS"), "INSTRUMENT 'nse:TCS': must be such as nse_cm:2885,"),
+        (("instruments", "nse_cm", "TCS", "--search", "INFY"), "'TCS' or --search 'INFY'"),
         (("place", "nse_cm", "A", "buy", "x"), "QUANTITY 'x': must be a whole number, 1 or more"),
         (("place", "nse_cm", "A", "buy", "0"), "QUANTITY '0': must be a whole number, 1 or more"),
         (
@@ -170,7 +182,8 @@ def test_a_wrong_value_is_one_line_before_any_work(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("place",), "SEGMENT is missing: nse_cm, bse_cm, nse_fo, bse_fo, cde_fo or mcx_fo."),
+        (("place",), "INSTRUMENT is missing: nse_cm:2885, nse_cm:RELIANCE-EQ, RELIANCE,"),
+        (("place", "TCS-EQ", "buy"), "INSTRUMENT is missing: "),
         (PLACE[:5], "--product is missing: CNC, MIS, NRML, MTF, CO or BO."),
         (("orders", "today"), "extra argument"),
         ((*PLACE, "--producy", "CNC"), "--producy"),
@@ -183,7 +196,8 @@ def test_a_call_that_is_not_complete_shows_how_it_is_made(
     assert shown.exit_code == 2
     assert message in shown.everything.splitlines()[0]
     assert "Usage: " in shown.everything
-    assert "[OPTIONS] SEGMENT SYMBOL" in shown.everything or arguments[0] == "orders"
+    usage = "[OPTIONS] INSTRUMENT... SIDE QUANTITY --product"
+    assert usage in shown.everything or arguments[0] == "orders"
 
 
 def test_a_command_with_a_typing_mistake_is_guessed(invoke: Invoke) -> None:
@@ -246,6 +260,9 @@ def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) 
         ("neo-async pl", ["place"]),
         ("neo-async place nse", ["nse_cm", "nse_fo"]),
         ("neo-async place nse_cm A s", ["sell"]),
+        ("neo-async chain nse", ["nse_cm", "nse_fo"]),
+        ("neo-async instruments bse_f", ["bse_fo"]),
+        ("neo-async place A buy 5 --type m", ["market"]),
         ("neo-async place nse_cm A buy 5 --product c", ["cnc", "co"]),
         ("neo-async place nse_cm A buy 5 --product C", ["CNC", "CO"]),
         ("neo-async candles nse_cm:1 1", ["1min", "10min", "15min"]),
@@ -332,6 +349,10 @@ def test_an_order_that_is_placed_is_one_row_of_csv(exchange: Exchange, invoke: I
     assert row["status"] == "open"
 
 
+PLAYED = [("paper", name) for name in ("price", "credit", "clock", "reset", "faults", "settings")]
+"""Commands that change a simulated exchange; the last two print JSON in any case."""
+
+
 def test_csv_and_json_are_options_of_every_table() -> None:
     without_table = {
         ("demo",),
@@ -342,12 +363,14 @@ def test_csv_and_json_are_options_of_every_table() -> None:
         ("kite", "login"),
         ("kite", "logout"),
         ("bank", "profile"),
+        ("ip",),
+        *PLAYED,
     }
     for command in COMMANDS:
         options = {name for one in parameters_of(command) for name in one.opts}
         if command not in without_table:
             assert {"--csv", "--json"} <= options, command
-        if command not in {("exchange",), ("logout",), ("bank", "profile")}:
+        if command not in {("logout",), ("bank", "profile"), *PLAYED}:
             assert "--json" in options, command
 
 

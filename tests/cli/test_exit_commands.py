@@ -170,7 +170,7 @@ def test_a_bracket_asks_first(exchange: Exchange, invoke: Invoke, tmp_path: Path
         (COVER, "stop=None: a cover order needs a stop, or a trail"),
         ((*COVER, "--stop", "2050", "--until", "soon"), "--until 'soon': must be a day"),
         ((*BRACKET, "--journal", "/nonexistent/a.db"), "there is no directory /nonexistent"),
-        (("bracket", "nse_cm", "TSC-EQ", *BRACKET[3:]), "no trading symbol 'TSC-EQ'"),
+        (("bracket", "nse_cm", "TSC-EQ", *BRACKET[3:]), "did you mean TCS-EQ"),
         ((*BRACKET, "--csv", "--json"), "--csv and --json exclude each other"),
     ],
 )

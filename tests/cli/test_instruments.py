@@ -102,3 +102,14 @@ def test_no_secret_is_shown(exchange: Exchange, invoke: Invoke) -> None:
     shown = invoke("instruments", "nse_cm", "--search", "TCS")
     for secret in (exchange.credentials.consumer_key, exchange.credentials.mpin):
         assert secret not in shown.everything
+
+
+def test_a_search_needs_no_segment_and_no_option(exchange: Exchange, invoke: Invoke) -> None:
+    assert "ITBEES-EQ" in invoke("instruments", "itbees").stdout
+    assert "ITBEES-EQ" in invoke("instruments", "nse_cm", "itbees").stdout
+    future = json.loads(invoke("instruments", "NIFTY", "FUT", "--json").stdout)["instruments"]
+    assert {row["kind"] for row in future} == {"FUTIDX"}
+    both = invoke("instruments", "nse_cm", "itbees", "--search", "TCS")
+    assert both.exit_code == 2
+    wrong = invoke("instruments", "RELAINCE")
+    assert "matches: did you mean RELIANCE-EQ (token 2885)?" in wrong.stdout

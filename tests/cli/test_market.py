@@ -51,7 +51,7 @@ def test_quotes_are_a_table_with_what_there_is(broker: DataBroker, invoke: Invok
     shown = "Instrument Symbol Time Last Change % Open High Low Close Volume"
     assert " ".join(heading.split()) == shown
     assert bank.split()[:5] == ["nse_cm|1333", "SYMBOL1333-EQ", "13:34:17", "1,333.50", "-8.40"]
-    assert "nse_cm|nifty 50" in index
+    assert "nse_cm|Nifty 50" in index
     assert note.startswith("nse_cm|7: not in the broker's answer")
     assert broker.raw[0].endswith("/nse_cm|1333,nse_cm|7,nse_cm|Nifty%2050/ohlc")
 
@@ -98,12 +98,11 @@ def test_depth_is_shown_level_by_level(broker: DataBroker, invoke: Invoke) -> No
 def test_exit_codes_tell_nothing_found_from_nonsense(broker: DataBroker, invoke: Invoke) -> None:
     broker.unknown = {"nse_cm|7"}
     assert invoke("quote", "nse_cm:7").exit_code == 1
-    outcome = invoke("quote", "RELIANCE")
+    outcome = invoke("quote", "nse:11536")
     assert (outcome.exit_code, outcome.everything.count("\n")) == (2, 1)
     assert outcome.everything.startswith(
-        "neo-async: instrument 'RELIANCE': must be segment and token"
+        "neo-async: INSTRUMENT 'nse:11536': must be such as nse_cm:2885, nse_cm:RELIANCE-EQ"
     )
-    assert "neo-async instruments nse_cm --search TCS shows tokens" in outcome.everything
     broker.instead = lambda number, path: UPSTREAM
     outcome = invoke("quote", "nse_cm:1")
     assert (outcome.exit_code, outcome.everything.count("\n")) == (1, 1)
@@ -211,3 +210,45 @@ def test_dates_and_intervals_are_checked(broker: DataBroker, invoke: Invoke) -> 
     assert invoke("candles", "mcx_fo:1", "d", "--from", "2026-08-20").exit_code == 2
     assert invoke("chain", "nse_fo", "NIFTY", "--count", "7").exit_code == 2
     assert broker.raw == []
+
+
+@pytest.fixture
+def exchange(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, limits=None)) as opened:
+        set_environment(opened, monkeypatch)
+        yield opened
+
+
+@pytest.mark.usefixtures("exchange")
+def test_reports_take_an_instrument_by_any_name(invoke: Invoke) -> None:
+    for name in ("TCS", "TCS-EQ", "nse_cm:TCS-EQ", "nse_cm|11536"):
+        (quote,) = json.loads(invoke("quote", name, "--json").stdout)["quotes"]
+        assert (quote["instrument"], quote["symbol"]) == ("nse_cm|11536", "TCS-EQ")
+        candles = invoke("candles", name, "D", "--from", "2026-11-01", "--csv")
+        assert candles.stdout.startswith("time,open")
+    (index,) = json.loads(invoke("quote", "NIFTY", "--json").stdout)["quotes"]
+    assert index["instrument"] == "nse_cm|Nifty 50"
+    for words in (("NIFTY",), ("nse_fo", "NIFTY"), ("nse_cm:Nifty 50",), ("nse_fo:NIFTY",)):
+        assert json.loads(invoke("chain", *words, "--json").stdout)["underlying"] == "NIFTY"
+    futures = invoke("chain", "CRUDEOIL", "--futures", "--json")
+    assert json.loads(futures.stdout or "{}").get("rows"), futures.everything
+
+
+@pytest.mark.usefixtures("exchange")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quote", "ITBEEX"), "did you mean ITBEES-EQ (token 19084)?"),
+        (("chain", "nse_fo", "NIFTI"), "nse_fo has no contracts of it: did you mean NIFTY?"),
+        (("chain", "FOO"), "nse_fo has no contracts of it"),
+        (("chain", "nse_fo", "NIFTY", "2026-12-01"), "must be an underlying"),
+        (("candles", "nse_cm|999", "D", "--from", "2026-11-01"), "nse_cm has no token 999 today"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest(
+    arguments: tuple[str, ...], message: str, invoke: Invoke
+) -> None:
+    assert invoke("instruments", "nse_cm", "TCS").exit_code == 0
+    outcome = invoke(*arguments)
+    assert (outcome.exit_code, outcome.everything.count("\n")) == (2, 1)
+    assert message in outcome.everything

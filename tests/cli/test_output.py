@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from neo_async.cli import account, output
@@ -117,6 +118,19 @@ def test_amounts_in_json_are_free_of_binary_residue() -> None:
     position = value_position(row, None, 0.2)
     assert position.pnl != 0.3
     assert output.plain(position)["pnl"] == 0.3
+
+
+def test_json_has_words_for_sides_null_for_no_text_and_rounded_numbers() -> None:
+    class Row(msgspec.Struct):
+        side: str
+        text: str
+        price: float
+        levels: tuple[float, ...] = ()
+
+    row = Row("S", "--", 1.099999999999966, (0.1 + 0.2,))
+    expected = {"side": "sell", "text": None, "price": 1.1, "levels": [0.3]}
+    assert output.plain(row) == output.plain(msgspec.structs.asdict(row)) == expected
+    assert output.plain([{"rows": [row]}]) == [{"rows": [expected]}]
 
 
 @pytest.mark.parametrize("amount", [-0.0, -0.001, -1e-14])

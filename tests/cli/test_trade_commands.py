@@ -12,10 +12,12 @@ import threading
 import pytest
 
 from neo_async.cli import prompts
+from neo_async.errors import NotSent
 from neo_async.exchange import Exchange
 from neo_async.exchange.rest.broker import Broker
 from neo_async.exchange.rest.replies import Reply
 from neo_async.exchange.rest.services import Call
+from neo_async.market_data.instruments import Instruments
 from tests.cli.conftest import Invoke
 
 PLACE = ("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", "--price", "2100")
@@ -196,3 +198,96 @@ def test_margin_places_nothing(exchange: Exchange, invoke: Invoke) -> None:
     assert answer["order"] == 21_000.0
     assert "21,000.00" in invoke(*arguments).stdout
     assert exchange.market.ledger == []
+
+
+# --- instruments by any name ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "instrument",
+    [("nse_cm", "TCS-EQ"), ("nse_cm:TCS-EQ",), ("nse_cm:11536",), ("TCS-EQ",), ("tcs",)],
+)
+def test_an_order_names_its_instrument_in_any_way(
+    instrument: tuple[str, ...], exchange: Exchange, invoke: Invoke
+) -> None:
+    terms = ("BUY", "5", "--product", "mis", "--price", "2100", "--yes", "--json")
+    outcome = invoke("place", *instrument, *terms)
+    assert outcome.exit_code == 0, outcome.everything
+    row = json.loads(outcome.stdout)
+    assert (row["symbol"], row["side"], row["reject_reason"]) == ("TCS-EQ", "buy", "")
+    margin = invoke("margin", *instrument, *terms[:-2])
+    assert "2,100.00" in margin.stdout, margin.everything
+
+
+@pytest.mark.parametrize(
+    ("product", "order_type", "validity", "codes"),
+    [
+        ("Delivery", "Limit", "immediate-or-cancel", ("CNC", "L", "IOC")),
+        ("cash and carry", "l", "day", ("CNC", "L", "DAY")),
+        ("intraday", "limit", "ioc", ("MIS", "L", "IOC")),
+        ("carry-forward", "Limit", "Day", ("NRML", "L", "DAY")),
+    ],
+)
+def test_terms_are_taken_in_words(
+    product: str,
+    order_type: str,
+    validity: str,
+    codes: tuple[str, ...],
+    exchange: Exchange,
+    invoke: Invoke,
+) -> None:
+    words = ("--product", product, "--type", order_type, "--validity", validity)
+    outcome = invoke("place", "TCS", "Buy", "5", *words, "--price", "2100", "--yes", "--json")
+    row = json.loads(outcome.stdout)
+    assert (row["product"], row["order_type"], row["validity"]) == codes
+
+
+def test_a_contract_is_ordered_in_words(exchange: Exchange, invoke: Invoke) -> None:
+    (first, *_) = json.loads(invoke("instruments", "NIFTY", "24500", "CE", "--json").stdout)[
+        "instruments"
+    ]
+    words = ("NIFTY", first["expiry"], "24500", "CE")
+    terms = ("buy", "65", "--product", "NRML", "--type", "market", "--yes", "--json")
+    for instrument in ((" ".join(words),), words, ("nse_fo", *words)):
+        outcome = invoke("place", *instrument, *terms)
+        assert json.loads(outcome.stdout)["symbol"] == first["symbol"], outcome.everything
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nse_cm", "ITBEES", "buy", "10"), "did you mean ITBEES-EQ (token 19084)?"),
+        (("ITBEEX", "buy", "10"), "did you mean ITBEES-EQ (token 19084)?"),
+        (("nse_cm:999", "buy", "10"), "no such token in nse_cm"),
+        (("NIFTY 24525 CE", "buy", "65"), "the nearest are NIFTY"),
+        (("NSE", "TCS-EQ", "buy", "10"), "NSE alone could be nse_cm or nse_fo"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_one_and_not_sent(
+    words: tuple[str, ...], message: str, exchange: Exchange, invoke: Invoke
+) -> None:
+    outcome = invoke("place", *words, "--product", "NRML", "--price", "2100", "--yes")
+    assert (outcome.exit_code, outcome.everything.count("\n")) == (2, 1)
+    assert message in outcome.everything
+    assert exchange.market.ledger == []
+
+
+def test_tick_and_lot_are_checked_before_anything_is_asked(
+    exchange: Exchange, invoke: Invoke
+) -> None:
+    outcome = invoke("place", "TCS", "buy", "5", "--product", "MIS", "--price", "2100.01")
+    assert "TCS-EQ has prices in steps of" in outcome.everything
+    outcome = invoke("place", "TCS", "buy", "5", "--product", "MIS", "--price", "2100.003")
+    assert "has more than 2 decimals, which no price of this segment has" in outcome.everything
+
+
+def test_without_a_scrip_master_the_broker_checks_the_symbol(
+    exchange: Exchange, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> object:
+        raise NotSent("no network")
+
+    monkeypatch.setattr(Instruments, "load", fail)
+    outcome = invoke(*PLACE, "--yes")
+    assert outcome.exit_code == 0
+    assert "TCS-EQ is not checked: no network" in outcome.everything

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -26,12 +25,11 @@ from neo_async import (
     Product,
     Segment,
     Side,
-    UsageError,
 )
 from neo_async.base.text import shown
 from neo_async.cli.watch.lines import plain_line, snapshot
 from neo_async.cli.watch.screen import board, compact, shares
-from neo_async.cli.watch.state import USUAL, Watched, checked_instruments
+from neo_async.cli.watch.state import USUAL, Watched
 from neo_async.exchange import Exchange, Faults
 from neo_async.execution.order import Order
 from neo_async.model.ticks import ScripTick
@@ -235,25 +233,6 @@ async def test_a_refused_subscription_is_a_notice() -> None:
         assert "no tick" in "\n".join(drawn(watched))
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("nse_cm:11536", "nse_cm|11536"),
-        ("nse_fo|53001", "nse_fo|53001"),
-        ("nse_cm:nifty 50", "nse_cm|Nifty 50"),
-        ("nse_cm:26000", "nse_cm|Nifty 50"),
-    ],
-)
-def test_instruments_are_named_for_people(text: str, name: str) -> None:
-    assert checked_instruments([text, text]) == [name]
-
-
-@pytest.mark.parametrize("text", ["TCS", "nse:11536", "nse_cm:", "nse_cm:TCS-EQ", "nse_cm:1,2"])
-def test_what_is_no_instrument_is_named_in_the_error(text: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(repr(text))):
-        checked_instruments([text])
-
-
 # --- how it looks ---------------------------------------------------------------------------------
 
 
@@ -419,7 +398,8 @@ def test_ctrl_c_at_a_terminal_restores_it(exchange: Exchange, invoke: Invoke, ca
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("TCS",), "instrument 'TCS'"),
+        (("nse:TCS",), "INSTRUMENT 'nse:TCS'"),
+        (("nse_cm:TCX",), "no such symbol in nse_cm: did you mean TCS-EQ (token 11536)?"),
         (("--refresh", "0.01"), "--refresh '0.01': must be a number of seconds from 0.25"),
     ],
 )

@@ -478,7 +478,12 @@ def test_the_clock_and_the_candles_are_of_the_recorded_day_at_any_speed(
             await asyncio.sleep(30)
             assert exchange.time_ns() == START, "it waits for the first subscription"
             seen: list[ScripTick] = []
-            async with neo.market_feed(on_tick=seen.append, time_ns=exchange.time_ns) as feed:
+            async with neo.market_feed(
+                on_tick=seen.append,
+                time_ns=exchange.time_ns,
+                # Silence of half a minute is no reason to reconnect while the market is closed.
+                market_open=lambda: False,
+            ) as feed:
                 await feed.subscribe([TCS], level=Level.DEPTH)
                 await until_replayed(exchange)
                 await asyncio.sleep(0.1)

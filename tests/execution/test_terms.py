@@ -182,3 +182,18 @@ async def test_however_late_the_messages_are_the_last_accepted_quantity_stands(
         await asyncio.sleep(CATCHING_UP + 2 * FILL_DETAILS_WAIT)
         assert order.quantity == quantities[-1]
         assert order.unreported_change is None
+
+
+async def test_a_changed_market_order_is_reported_whatever_its_price_is() -> None:
+    """The broker gives a market order a limit at a price of its own, which is no term of it."""
+    async with Desk() as desk:
+        desk.feed.go(FeedState.LIVE)
+        order = desk.order(order_type=OrderType.MARKET, price=None)
+        desk.say("open", 4, prcTp="MKT", prc="39.40")
+        assert order.price == Decimal("39.40")
+        accepted(desk, order, quantity=90, price=None)
+        desk.say("open", 5, prcTp="MKT", prc="39.40", qty=10)  # from before the change
+        assert order.quantity == 90
+        assert order.unreported_change is not None
+        desk.say("modified", 6, prcTp="MKT", prc="39.40", qty=90)
+        assert order.unreported_change is None

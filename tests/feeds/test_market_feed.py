@@ -517,7 +517,7 @@ def test_malformed_instruments_are_refused(names: Any) -> None:
             ):
                 with pytest.raises(UsageError, match="instrument"):
                     await call(names)
-            with pytest.raises(UsageError, match="LITE"):
+            with pytest.raises(UsageError, match="lite"):
                 await feed.subscribe(["nse_cm|1"], level=3)  # type: ignore[arg-type]
             assert feed.subscriptions == 0
             assert len(server.peer.received) == 1
@@ -666,6 +666,7 @@ async def test_the_latest_tick_is_that_of_a_level_or_of_any() -> None:
             Level.FULL_DEPTH: None,
         }
         assert feed.latest("nse_cm|1") == prices[Level.LITE]
+        assert feed.latest("nse_cm|1", level="depth") == prices[Level.DEPTH]
         assert feed.latest("nse_cm|2") is None
 
 
@@ -1165,7 +1166,7 @@ async def test_the_oldest_messages_are_dropped_when_columns_are_not_taken() -> N
 async def test_columns_of_a_level_that_has_none_are_refused() -> None:
     async with feed_server(serve) as server:
         session: Any = Login(server)
-        with pytest.raises(UsageError, match="LITE"):
+        with pytest.raises(UsageError, match="lite"):
             ColumnFeed(session, FeedTimings(), level=3)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="FULL_DEPTH"):
             ColumnFeed(session, FeedTimings(), level=Level.FULL_DEPTH)
@@ -1336,7 +1337,8 @@ def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) 
             await feed.subscribe_indices([f"nse_cm|{name}"])
             await server.peer.send(index(26_000, name.upper()))
             tick = await anext(feed.indices())
-            assert tick.instrument == f"nse_cm|{name}"
+            assert tick.instrument == f"nse_cm|{'Nifty 50' if name == 'nifty 50' else name}"
+            assert feed.latest_index(f"nse_cm|{name}") == tick
 
     check()
 

@@ -189,11 +189,20 @@ def test_every_level_has_a_stream(level: Level) -> None:
 
 
 def test_a_level_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(UsageError, match=r"level=7: must be one of .*LITE"):
+    with pytest.raises(UsageError, match=r"level=7: must be one of .*\(lite\)"):
         stream_of(7)  # type: ignore[arg-type]
+    for level in (True, "deep", None):
+        with pytest.raises(UsageError, match="must be one of"):
+            stream_of(level)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["", "nse_cm", "nse_cm|", "nse_cm|01", "nse_cm|1,2", "NSE_CM|1"])
+@pytest.mark.parametrize("level", list(Level))
+def test_a_level_may_be_text_or_a_number(level: Level) -> None:
+    for spelling in (level.name, level.name.lower(), int(level)):
+        assert stream_of(spelling) is stream_of(level)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", "nse_cm", "nse_cm|", "nse_cm|01", "nse_cm|1,2", "x|1"])
 def test_a_malformed_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="instrument"):
         checked_names(Stream.SCRIP, ["nse_cm|1", name])
@@ -205,7 +214,7 @@ def test_repeated_names_count_once_in_their_first_place(names: list[str]) -> Non
 
 
 def test_one_text_is_no_list_of_names() -> None:
-    with pytest.raises(UsageError, match="not one text"):
+    with pytest.raises(UsageError, match="a list of instruments, not one"):
         checked_names(Stream.LITE, "nse_cm|1")
 
 

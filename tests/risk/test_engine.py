@@ -43,7 +43,9 @@ from neo_async import (
     ValueLimit,
 )
 from neo_async.exchange import Exchange, Faults
+from neo_async.model.answer import Answer
 from neo_async.risk.engine import MAX_REPORT_AGE_SECONDS, REPORT_INTERVAL_SECONDS
+from neo_async.transport.http import HttpClient
 from tests.clients import BOOK, PLACE, client_of, exchange_of, paths
 from tests.fake_servers import Reply, fault_proxy
 from tests.risk.trading import (
@@ -558,6 +560,24 @@ async def test_without_the_order_feed_orders_of_other_applications_count(
         await app.orders.cancel(external)
         await asyncio.sleep(7)
         await neo.orders.place(*BUY, 1, **MIS)
+
+
+async def test_without_the_order_feed_reports_are_read_every_five_seconds_though_answers_take_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = HttpClient.request
+
+    async def slow_request(*arguments: Any, **options: Any) -> Answer:
+        await asyncio.sleep(0.1)
+        return await request(*arguments, **options)
+
+    async with without_order_feed(max_net_position=10) as (exchange, _, _, _):
+        monkeypatch.setattr(HttpClient, "request", slow_request)
+        before = await paths(exchange)
+        await asyncio.sleep(100)
+        read = (await paths(exchange))[len(before) :]
+        assert read.count(BOOK) >= 18
+        assert read.count(POSITIONS) >= 18
 
 
 async def test_without_the_order_feed_positions_of_other_applications_count() -> None:

@@ -284,8 +284,9 @@ async def test_the_log_tells_paper_from_live_and_how_the_login_was_come_by(
     caplog.set_level(logging.INFO, logger="neo_async.session")
     async with sharing(tmp_path / "session.json", 1) as (exchange, (neo,)):
         assert neo.is_paper
-        where = f"logged in as {exchange.credentials.ucc} at {exchange.base_url}: paper"
-        assert caplog.messages[-1] == f"{exchange.credentials.ucc}: {where}"
+        ucc = exchange.credentials.ucc
+        where = f"{ucc}: logged in as {ucc} at {exchange.base_url}: paper"
+        assert caplog.messages[-1] == where
         async with client_of(exchange, session=tmp_path / "session.json"):
             assert caplog.messages[-1] == f"{where}, by the login of 10:00:00 IST"
 

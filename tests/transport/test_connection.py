@@ -294,6 +294,51 @@ async def test_every_request_keeps_its_own_deadline():
                 await second
 
 
+async def test_a_second_answer_in_the_same_packet_is_not_that_of_the_request_that_waits():
+    async with lane_to(never, maximum=1) as (lane, server):
+        connection, first = await in_flight(lane)
+        second = asyncio.create_task(send(lane, b"second"))
+        await asyncio.sleep(0)
+        connection.data_received(reply(b"to the first") + reply(b"stale"))
+        assert (await first).body == b"to the first"
+        assert not connection.is_usable
+        await until(lambda: [body for _, body in server.arrivals][-1:] == [b"second"])
+        next(iter(lane.pool.connections)).data_received(reply(b"to the second"))
+        assert (await second).body == b"to the second"
+
+
+async def test_a_request_that_cannot_be_written_when_its_turn_comes_waits_no_longer():
+    async with lane_to(never, maximum=1) as (lane, _):
+        connection, first = await in_flight(lane)
+        second = asyncio.create_task(send(lane, b"second"))
+        await asyncio.sleep(0)
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("the transport is broken")
+
+        lane._write = fail
+        connection.data_received(reply(b"to the first"))
+        async with asyncio.timeout(1):
+            with pytest.raises(RuntimeError, match="broken"):
+                await second
+        await first
+
+
+async def test_many_requests_share_one_timer_of_their_connection(monkeypatch):
+    async with lane_to(echo, maximum=1) as (lane, _):
+        loop, timers = asyncio.get_running_loop(), []
+        set_timer = Connection._set_timer
+        monkeypatch.setattr(
+            Connection, "_set_timer", lambda self, at: (timers.append(at), set_timer(self, at))
+        )
+        for _ in range(20):
+            await send(lane, within=5.0)
+        assert len(timers) == 1
+        await send(lane, within=1.0)  # a nearer deadline
+        assert len(timers) == 2
+        assert timers[1] < timers[0] < loop.time() + 5.1
+
+
 async def test_a_request_for_a_closed_connection_is_not_sent():
     async with lane_to(echo) as (lane, _):
         connection = next(iter(lane.pool.connections))

@@ -177,7 +177,7 @@ def test_queries_have_the_names_of_the_documents() -> None:
         lambda: options_query("nse_fo", "NIFTY", None, 0),
         lambda: options_query("nse_fo", "NIFTY", None, True),
         lambda: options_query("nse_fo", "NIFTY", datetime(2026, 6, 23), 40),
-        lambda: futures_query("nse_fo", "NIFTY", "2026-06-23"),
+        lambda: futures_query("nse_fo", "NIFTY", "23/06/2026"),
         lambda: candle_instrument("mcx_fo|1"),
         lambda: candle_instrument("1333"),
         lambda: candle_windows(date(2026, 6, 23), date(2026, 6, 22), Interval.DAY),
@@ -754,7 +754,7 @@ def test_without_the_library_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, library, None)
     chain = read_futures(documented("futures_chain"), segment="nse_fo", underlying="NIFTY")
-    with pytest.raises(UsageError, match=f"pip install {library}"):
+    with pytest.raises(UsageError, match=rf'pip install "neo-async\[{library}\]"'):
         getattr(chain, f"to_{library}")()
 
 

@@ -260,12 +260,24 @@ CO = {"product": Product.CO}
 BO = {"product": Product.BO, "bracket": BRACKET}
 SL = {"order_type": OrderType.SL}
 RULES = [
-    ({"segment": "NSE"}, "segment='NSE': must be one of nse_cm, bse_cm, nse_fo, bse_fo, "),
+    (
+        {"segment": "NSE"},
+        "segment='NSE': must be one of nse_cm, bse_cm, nse_fo, bse_fo, cde_fo, mcx_fo; NSE alone "
+        "could be nse_cm or nse_fo",
+    ),
     ({"segment": None}, "segment=None: must be one of nse_cm, "),
-    ({"side": "BUY"}, "side='BUY': must be one of B, S"),
+    ({"side": "bid"}, "side='bid': must be one of B (buy), S (sell)"),
     ({"product": "INTRADAY"}, "product='INTRADAY': must be one of CNC, MIS, NRML, MTF, CO, BO"),
-    ({"order_type": "LIMIT"}, "order_type='LIMIT': must be one of L, MKT, SL, SL-M"),
+    (
+        {"order_type": "stop"},
+        "order_type='stop': must be one of L (limit), MKT (market), SL, SL-M",
+    ),
     ({"validity": "GTC"}, "validity='GTC': must be one of DAY, IOC"),
+    (
+        {"price": "1400.003"},
+        "price='1400.003': has more than 2 decimals, which no price of this segment has: round it "
+        "to the instrument's tick, such as '1400.00'",
+    ),
     (
         {"symbol": ""},
         "symbol='': must be a trading symbol of the scrip master, such as 'ITBEES-EQ'",
@@ -398,7 +410,11 @@ def change_form(**fields: object) -> ModifyForm:
     [
         ({"quantity": 5}, "quantity=5: is the new total and must be above the 5 filled already"),
         ({"quantity": "20"}, "quantity='20': must be a whole number of units"),
-        ({"order_type": "LIMIT"}, "order_type='LIMIT': must be one of L, MKT, SL, SL-M"),
+        (
+            {"order_type": "stop"},
+            "order_type='stop': must be one of L (limit), MKT (market), SL, SL-M",
+        ),
+        ({"price": 39.405}, "price=39.405: has more than 2 decimals"),
         ({"validity": "GTC"}, "validity='GTC': must be one of DAY, IOC"),
         ({"disclosed_quantity": 21}, "disclosed_quantity=21: must be 0 (show all) to the quantity"),
         ({"price": None}, "price=None: order type L needs a limit price"),

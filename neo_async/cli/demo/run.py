@@ -25,7 +25,7 @@ from neo_async.errors import InvalidOrder, NeoError
 from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Listing
 from neo_async.exits.plan import ExitPlan
-from neo_async.model.enums import OrderStatus, Side
+from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.orders import OrderRequest, Trade
 from neo_async.model.portfolio import Position
 from neo_async.transport.http import HttpClient
@@ -203,7 +203,7 @@ class DemoRun:
             if line.order is None:
                 return
             listing = self._listing(line)
-            price = plan.limit(market, listing, line.request.side, percent)
+            price = plan.limit(market, listing, Side(line.request.side), percent)
             with self._counted():
                 try:
                     await self.neo.orders.modify(line.order, price=price)
@@ -398,7 +398,8 @@ class DemoRun:
         self.exchange.market.print_price(listing.segment, listing.token, paise)
 
     def _listing(self, line: DemoOrder) -> Listing:
-        listing = self.exchange.market.listing(line.request.segment, line.request.symbol)
+        segment = Segment(line.request.segment)
+        listing = self.exchange.market.listing(segment, line.request.symbol)
         assert listing is not None
         return listing
 

@@ -16,6 +16,7 @@ import typer
 import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
+from neo_async.cli.naming import HELP, checked_name, read_keys
 from neo_async.cli.parameters import choice_option, existing_file, seconds
 from neo_async.model.enums import Level
 
@@ -44,8 +45,9 @@ def watch(
         list[str] | None,
         typer.Argument(
             metavar="INSTRUMENT",
-            help="Segment and token or index: nse_cm:1333, 'nse_cm:Nifty 50'. By default those "
-            "of open positions and orders, else a few that trade a lot.",
+            parser=checked_name,
+            help=f"{HELP} By default those of open positions and orders, else a few that trade a "
+            "lot.",
         ),
     ] = None,
     level: Annotated[
@@ -83,13 +85,12 @@ def watch(
 
     Where stdout is not a terminal, each update is one line instead of a screen.
 
-    neo-async watch nse_cm:1333 'nse_cm:Nifty 50'
+    neo-async watch RELIANCE nse_cm:1333 'nse_cm:Nifty 50'
     """
-    from neo_async.cli.watch.state import checked_instruments
-
-    names = checked_instruments(instruments or [])
+    account = Account()
+    names = read_keys(account, instruments or [])
     show = _way_to_show(refresh, as_json=as_json)
-    neo_async.run(_watch(Account(), names, level.level, show, journal=journal, fresh=fresh))
+    neo_async.run(_watch(account, names, level.level, show, journal=journal, fresh=fresh))
 
 
 async def _watch(

@@ -15,9 +15,8 @@ from typing import Self, TypeAlias
 
 from neo_async.base.text import shown
 from neo_async.cli.exits_output import read_journal
-from neo_async.cli.naming import instrument_name
 from neo_async.client import NeoClient
-from neo_async.errors import NeoError, UsageError
+from neo_async.errors import NeoError
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
@@ -27,7 +26,6 @@ from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import Level
 from neo_async.model.feed_state import FeedEvent, FeedState
-from neo_async.model.indices import exact_index_name
 from neo_async.model.orders import OrderRow
 from neo_async.model.portfolio import Position
 from neo_async.model.ticks import IndexTick, PriceTick, ScripTick
@@ -313,8 +311,7 @@ class Watched:
         if not new:
             return
         self._subscribed.update(new)
-        await self.feed.subscribe_indices(name for name in new if _is_index(name))
-        await self.feed.subscribe([name for name in new if not _is_index(name)])
+        await self.feed.subscribe(new)
 
     def _note_refusals(self) -> None:
         while self.feed.refusals:
@@ -339,29 +336,6 @@ class _Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._watched.note(record.getMessage())
-
-
-def checked_instruments(texts: Iterable[str]) -> list[str]:
-    """Return instruments in the feed's notation. Raises UsageError for an invalid one."""
-    return list(dict.fromkeys(map(_checked, texts)))
-
-
-def _checked(text: str) -> str:
-    name = instrument_name(text)
-    segment, _, token = name.partition("|")
-    index = exact_index_name(segment, token)
-    if index is not None:
-        return f"{segment}|{index}"
-    if not token.isdecimal():
-        raise UsageError(
-            f"instrument {text!r}: {token!r} is neither a token, which is a number, nor a known "
-            f"index of {segment}"
-        )
-    return name
-
-
-def _is_index(name: str) -> bool:
-    return not name.partition("|")[2].isdecimal()
 
 
 def _stamp(tick: ShownTick) -> int:

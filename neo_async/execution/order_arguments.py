@@ -1,0 +1,80 @@
+"""The arguments of an order as callers write them: an instrument by any name, and dicts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from neo_async.errors import InvalidField, InvalidOrder, UsageError
+from neo_async.market_data.instruments import Instruments
+from neo_async.model.enums import Segment
+from neo_async.model.instruments import Instrument, InstrumentLike
+from neo_async.model.orders import OrderRequest
+
+_PAIR: Final = ("segment", "symbol")
+_NEEDED: Final = ("side", "quantity", "product")
+KEYS: Final = ("instrument", *OrderRequest.__struct_fields__)
+"""Keys of an order that is given as a dict: the arguments of `place`."""
+
+
+def leading_arguments(
+    instruments: Instruments | None, name: InstrumentLike, side: Any, quantity: Any
+) -> tuple[Segment, str, Any, Any]:
+    """Return segment, symbol, side and quantity of a call that names the instrument in one
+    argument. Raises InvalidOrder when the instrument is not known, and UsageError when an argument
+    is missing."""
+    if isinstance(name, Segment) or side is None or quantity is None:
+        raise UsageError(
+            "an order needs (segment, symbol, side, quantity) or (instrument, side, quantity)"
+        )
+    instrument = named_instrument(instruments, name)
+    return instrument.segment, instrument.symbol, side, quantity
+
+
+def request_of(order: object, instruments: Instruments | None) -> OrderRequest:
+    """Return an order that is given as an OrderRequest or as a dict of the arguments of `place`.
+    Raises InvalidOrder for a key that is unknown or missing."""
+    if isinstance(order, OrderRequest):
+        return order
+    if not isinstance(order, Mapping):
+        raise InvalidOrder(
+            "order", order, f"must be an OrderRequest, or a dict with {', '.join(_NEEDED)} and more"
+        )
+    arguments = dict(order)
+    for key in arguments:
+        if key not in KEYS:
+            near = difflib.get_close_matches(str(key), KEYS, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InvalidOrder(
+                str(key), arguments[key], f"is no argument of an order: {hint}There are {_listed()}"
+            )
+    named = arguments.pop("instrument", None)
+    if named is not None:
+        if extra := [field for field in _PAIR if field in arguments]:
+            raise InvalidOrder(extra[0], arguments[extra[0]], "must not stand beside an instrument")
+        instrument = named_instrument(instruments, named)
+        arguments |= {"segment": instrument.segment, "symbol": instrument.symbol}
+    elif lacking := [field for field in _PAIR if field not in arguments]:
+        raise InvalidOrder(
+            lacking[0], None, "is missing: give an instrument, or segment and symbol"
+        )
+    if missing := [field for field in _NEEDED if field not in arguments]:
+        raise InvalidOrder(missing[0], None, f"is missing: an order needs {', '.join(_NEEDED)}")
+    return OrderRequest(**arguments)
+
+
+def named_instrument(instruments: Instruments | None, name: InstrumentLike) -> Instrument:
+    """Return the instrument that a name means, by the loaded scrip masters. Raises InvalidOrder."""
+    if isinstance(name, Instrument):
+        return name
+    if instruments is None:
+        raise InvalidOrder("instrument", name, "must be an Instrument: there are no scrip masters")
+    try:
+        return instruments.resolve(name)
+    except InvalidField as error:
+        raise InvalidOrder(error.field, error.value, error.rule) from None
+
+
+def _listed() -> str:
+    return ", ".join(KEYS)
