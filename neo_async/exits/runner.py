@@ -141,6 +141,8 @@ class PlanRunner:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self.state.status.is_final:  # the task has not come to write it
+            self._finish()
         self._announce(is_running=False)
 
     def wake(self) -> None:
@@ -195,8 +197,7 @@ class PlanRunner:
         """End the plan because its entry was refused."""
         self.state.status = PlanStatus.FAILED
         self.state.reason = reason
-        self._write(self.state)
-        self._on_end(self)
+        self._finish()
 
     # --- the user's requests ------------------------------------------------------------------
 
@@ -243,10 +244,14 @@ class PlanRunner:
             begin(self.state, self.timers, action, self._now())
             self._write(self.state)
             self._send(action)
-        self._write(self.state)
         self._task = None
-        self._on_end(self)
+        self._finish()
         self._announce()
+
+    def _finish(self) -> None:
+        """Have the end of the plan written."""
+        self._write(self.state)
+        self._on_end(self)
 
     def _next(self) -> Action | None:
         """Apply what is known by now, and return the request that is due."""
