@@ -1,4 +1,7 @@
-"""The trading client: composes the services, and offers what they can do."""
+"""The trading client: composes the services, and offers what they can do.
+
+More than 500 lines, because the docstrings of all that a client does are here.
+"""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_quantities_are_whole_lots_up_to_the_freeze_quantity() -> None:
     check(like(freeze_quantity=None), quantity=65 * 10**6)
 
 
-def test_what_is_not_given_or_not_known_is_not_checked() -> None:
+def test_terms_that_are_not_given_or_not_known_are_not_checked() -> None:
     check(OPTION)
     check(like(tick_size=0.0, lower_band=None), price="39.0701")
 
