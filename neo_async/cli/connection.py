@@ -110,14 +110,20 @@ class Account:
 
     @contextlib.asynccontextmanager
     async def connect(
-        self, *, fresh: bool = False, totp: str | None = None
+        self,
+        *,
+        fresh: bool = False,
+        totp: str | None = None,
+        journal: Path | None = None,
+        connections: ConnectionSettings = _CONNECTIONS,
     ) -> AsyncIterator[NeoClient]:
         """Return a logged-in client. A login made here, or renewed in the block, is stored."""
         neo = NeoClient(
             self.credentials,
             endpoints=self.endpoints,
             session=self.path,
-            connections=_CONNECTIONS,
+            connections=connections,
+            journal=journal,
         )
         try:
             await self._login(neo, fresh, totp)

@@ -21,6 +21,7 @@ from neo_async.base.logs import Log
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
 from neo_async.execution.journal_schema import (
+    SELECT_ALL_PLANS,
     SELECT_OPEN_IDS,
     SELECT_PLANS,
     TABLES,
@@ -140,6 +141,30 @@ def read_plans(path: Path, location: Path, ucc: str) -> list[str]:
             return plans
     except (*FAILURES, Unreadable) as error:
         raise JournalFailed(f"the journal {path} cannot be read ({error}): {WHAT_TO_DO}") from error
+
+
+def read_all_plans(path: Path) -> list[tuple[str, str]]:
+    """Return account and state, JSON, of every plan in a journal, those that have ended included.
+
+    The one written last comes last. Another process may be writing the journal: nothing is written
+    or locked. Raises JournalFailed for a file that is no journal or cannot be read.
+    """
+    try:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS)
+        ) as file:
+            file.execute("PRAGMA trusted_schema = OFF")
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_schema")}
+            if "intents" not in tables:
+                raise Unreadable("it is not a journal")
+            # A journal of an earlier version has no plans.
+            plans = [*file.execute(SELECT_ALL_PLANS)] if "plans" in tables else []
+    except (OSError, *FAILURES, Unreadable) as error:
+        raise JournalFailed(f"the journal {path} cannot be read: {error}") from error
+    if not all(isinstance(text, str) for row in plans for text in row):
+        raise JournalFailed(f"the journal {path} cannot be read: a plan in it is not text")
+    return plans
 
 
 def commit(file: sqlite3.Connection, writes: Sequence[Write]) -> None:

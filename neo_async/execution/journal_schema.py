@@ -106,6 +106,7 @@ WRITE_HALT = "INSERT OR REPLACE INTO halts (ucc, reason, since, cancels_open) VA
 CLEAR_HALT = "DELETE FROM halts WHERE ucc = ?"
 WRITE_PLAN = "INSERT OR REPLACE INTO plans (ucc, id, state, is_final) VALUES (?, ?, ?, ?)"
 SELECT_PLANS = "SELECT state FROM plans WHERE ucc = ? AND is_final = 0 ORDER BY rowid"
+SELECT_ALL_PLANS = "SELECT ucc, state FROM plans ORDER BY rowid"
 WRITE_SETTLED = "INSERT OR REPLACE INTO settled (ucc, id) VALUES (?, ?)"
 
 # An outcome that is no word of Outcome counts as open here, so that it is read and refused.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Unpack
+from typing import Any, Unpack, overload
 
 import msgspec
 
@@ -19,6 +19,7 @@ from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, ServerError
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
+from neo_async.execution.order_arguments import leading_arguments, named_instrument, request_of
 from neo_async.exits.checks import (
     ExitOptions,
     ExitSettings,
@@ -40,14 +41,15 @@ from neo_async.feeds.market_feed import MarketFeed
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
-from neo_async.model.instruments import Instrument
+from neo_async.model.instruments import Instrument, InstrumentLike
 from neo_async.model.orders import OrderRequest, Price
 from neo_async.model.portfolio import Position, PositionKey, SquaredOff
 from neo_async.model.ticks import LiteTick
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
+from neo_async.portfolio.position_rows import position_key
 from neo_async.wire.numbers import price_text
-from neo_async.wire.quotes import wire_instrument
+from neo_async.wire.rules import check_symbol, read_product, read_segment
 from neo_async.wire.tags import entry_tag
 
 log = logging.getLogger(logs.EXITS)
@@ -82,6 +84,7 @@ class Exits:
         requests = ExitRequests(engine, orders)
         self._orders = orders
         self._market = market
+        self._portfolio = portfolio
         self._instruments = instruments
         self._clock = clock
         self._closer = PositionCloser(engine, requests, portfolio, instruments)
@@ -128,42 +131,69 @@ class Exits:
 
     # --- plans --------------------------------------------------------------------------------
 
+    @overload
     async def bracket(
         self,
-        segment: Segment,
+        segment: Segment | str,
         symbol: str,
-        side: Side,
+        side: Side | str,
         quantity: int,
         *,
-        product: Product,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+        **exits: Unpack[ExitOptions],
+    ) -> ExitPlan: ...
+
+    @overload
+    async def bracket(
+        self,
+        instrument: InstrumentLike,
+        side: Side | str,
+        quantity: int,
+        /,
+        *,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+        **exits: Unpack[ExitOptions],
+    ) -> ExitPlan: ...
+
+    async def bracket(
+        self,
+        segment: Any,
+        symbol: Any,
+        side: Any = None,
+        quantity: Any = None,
+        *,
+        product: Product | str,
         price: Price | None = None,
-        order_type: OrderType = OrderType.LIMIT,
+        order_type: OrderType | str = OrderType.LIMIT,
         trigger: Price | None = None,
         **exits: Unpack[ExitOptions],
     ) -> ExitPlan:
         """Place an entry, and exit what fills of it by target or stop. Return the plan when the
         broker has taken the entry.
 
-        Prices are rupees and not distances. Quantities above the freeze quantity are sliced. Raises
-        InvalidOrder before anything is sent, and what `neo.orders.place` raises for the entry.
-        After OutcomeUnknown the plan goes on, and exits the entry if it took effect.
+        The instrument is a segment and a trading symbol, or one argument: an Instrument, or a name
+        that the loaded scrip masters have, as for `neo.orders.place`. Prices are rupees and not
+        distances. Quantities above the freeze quantity are sliced. Raises InvalidOrder before
+        anything is sent, and what `neo.orders.place` raises for the entry. After OutcomeUnknown the
+        plan goes on, and exits the entry if it took effect.
         """
-        entry = OrderRequest(
-            segment=segment,
-            symbol=symbol,
-            side=side,
-            quantity=quantity,
-            product=product,
-            price=price,
-            order_type=order_type,
-            trigger=trigger,
-        )
-        check_product(product)
+        if quantity is None:
+            segment, symbol, side, quantity = leading_arguments(
+                self._instruments, segment, symbol, side
+            )
+        entry = OrderRequest(segment, symbol, side, quantity, product, price, order_type, trigger)
+        check_product(read_product(product))
         terms = self._orders.placement(entry, is_sliced=True).terms
         assert terms is not None
         plan = await self._plan_terms(
             segment=terms.segment,
-            symbol=symbol,
+            symbol=terms.symbol,
             side=terms.side,
             product=terms.product,
             price=terms.price,
@@ -171,40 +201,62 @@ class Exits:
         )
         return await self._enter(entry, plan)
 
+    @overload
     async def cover(
         self,
-        segment: Segment,
+        segment: Segment | str,
         symbol: str,
-        side: Side,
+        side: Side | str,
         quantity: int,
         *,
-        product: Product,
-        price: Price | None = None,
-        order_type: OrderType = OrderType.LIMIT,
-        trigger: Price | None = None,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+        **exits: Unpack[ExitOptions],
+    ) -> ExitPlan: ...
+
+    @overload
+    async def cover(
+        self,
+        instrument: InstrumentLike,
+        side: Side | str,
+        quantity: int,
+        /,
+        *,
+        product: Product | str,
+        price: Price | None = ...,
+        order_type: OrderType | str = ...,
+        trigger: Price | None = ...,
+        **exits: Unpack[ExitOptions],
+    ) -> ExitPlan: ...
+
+    async def cover(
+        self, segment: Any, symbol: Any, side: Any = None, quantity: Any = None, **terms: Any
+    ) -> ExitPlan:
+        """Place an entry with a stop: a `bracket` that needs no target, with the same arguments.
+        Raises InvalidOrder without `stop` and `trail`."""
+        if terms.get("stop") is None and terms.get("trail") is None:
+            raise InvalidOrder("stop", None, "a cover order needs a stop, or a trail")
+        return await self.bracket(segment, symbol, side, quantity, **terms)
+
+    async def protect(
+        self,
+        held: Position | Order | InstrumentLike,
+        *,
+        product: Product | str | None = None,
         **exits: Unpack[ExitOptions],
     ) -> ExitPlan:
-        """Place an entry with a stop: a `bracket` that needs no target. Raises InvalidOrder without
-        `stop` and `trail`."""
-        if exits.get("stop") is None and exits.get("trail") is None:
-            raise InvalidOrder("stop", None, "a cover order needs a stop, or a trail")
-        return await self.bracket(
-            segment,
-            symbol,
-            side,
-            quantity,
-            product=product,
-            price=price,
-            order_type=order_type,
-            trigger=trigger,
-            **exits,
-        )
-
-    async def protect(self, held: Position | Order, **exits: Unpack[ExitOptions]) -> ExitPlan:
         """Exit a position, or what fills of an order, by target or stop, whichever comes first.
 
-        Raises InvalidOrder for a position that is flat, or that another plan exits already.
+        An instrument, by any name that the loaded scrip masters have, means the one position that
+        is open in it; where several products are open, `product` says which. Raises InvalidOrder
+        for a position that is flat, or that another plan exits already.
         """
+        if isinstance(held, Instrument | str):
+            held = await self.open_position(held, product=product)
+        elif product is not None and read_product(product) != held.product:
+            raise InvalidOrder("product", product, f"is not that of what is held: {held.product}")
         quantity = held.quantity if isinstance(held, Order) else held.net_quantity
         if not quantity:
             known = "is flat" if quantity == 0 else "has a quantity that is not known"
@@ -241,11 +293,33 @@ class Exits:
         self._book.start_plan(runner)
         return self._book.plans[state.id]
 
+    async def open_position(
+        self, instrument: InstrumentLike, *, product: Product | str | None = None
+    ) -> Position:
+        """Return the one open position in an instrument, or of its `product`. Raises InvalidOrder
+        where there is none, and where positions of several products are open."""
+        listed = named_instrument(self._instruments, instrument)
+        product = None if product is None else read_product(product)
+        which = Selection(listed.segment, listed.symbol, product)
+        found = [
+            one
+            for one in await self._portfolio.positions(quotes=False)
+            if one.net_quantity != 0
+            and which.includes(position_key(one.segment, one.symbol, one.product))
+        ]
+        if len(found) == 1:
+            return found[0]
+        of = "" if product is None else f" of {product}"
+        if not found:
+            raise InvalidOrder("held", listed.symbol, f"has no open position{of}")
+        products = " and ".join(str(one.product) for one in found)
+        raise InvalidOrder("product", None, f"{listed.symbol} is open in {products}: choose one")
+
     async def when(
         self,
-        instrument: str | Instrument,
+        instrument: InstrumentLike,
         *,
-        place: OrderRequest,
+        place: OrderRequest | Mapping[str, Any],
         above: Price | None = None,
         below: Price | None = None,
         until: date | None = None,
@@ -253,14 +327,15 @@ class Exits:
         """Place an order once when the last price of an instrument is at `above` or higher, or at
         `below` or lower; until the end of a day, where `until` is given.
 
-        The instrument that is watched may be another one than that of the order. Raises
-        InvalidOrder for an order that could not be placed now.
+        The instrument that is watched may be another one than that of the order, or an index. The
+        order is an OrderRequest or a dict, as for `neo.orders.place_many`. Raises InvalidOrder for
+        an order that could not be placed now.
         """
-        name = instrument if isinstance(instrument, str) else _name_of(instrument)
-        wire_instrument(name)
-        if place.bracket is not None:
-            raise InvalidOrder("place.bracket", place.bracket, "a trigger places ordinary orders")
-        terms = self._orders.placement(place).terms
+        name = self._instruments.key(instrument)
+        order = request_of(place, self._instruments)
+        if order.bracket is not None:
+            raise InvalidOrder("place.bracket", order.bracket, "a trigger places ordinary orders")
+        terms = self._orders.placement(order).terms
         assert terms is not None
         if (above is None) == (below is None):
             raise InvalidOrder("above", above, "give either above or below")
@@ -282,19 +357,34 @@ class Exits:
     async def square_off(
         self,
         *,
-        segment: Segment | None = None,
+        segment: Segment | str | None = None,
         symbol: str | None = None,
-        product: Product | None = None,
+        instrument: InstrumentLike | None = None,
+        product: Product | str | None = None,
         holdings: bool = False,
         timeout: float = SQUARE_OFF_SECONDS,
     ) -> list[SquaredOff | NeoError]:
         """Close positions at the market; see Portfolio.square_off."""
-        which = Selection(segment, symbol, product)
+        if instrument is not None:
+            if segment is not None or symbol is not None:
+                raise InvalidOrder("instrument", instrument, "stands alone: no segment, no symbol")
+            chosen = named_instrument(self._instruments, instrument)
+            segment, symbol = chosen.segment, chosen.symbol
+        if symbol is not None:
+            symbol = symbol.upper() if isinstance(symbol, str) else symbol
+            check_symbol(symbol)
+        which = Selection(
+            None if segment is None else read_segment(segment),
+            symbol,
+            None if product is None else read_product(product),
+        )
         try:
             async with asyncio.timeout(timeout):
                 positions, problems = await self._closer.find(which, holdings=holdings)
         except TimeoutError:
             raise ServerError(f"no report of the positions for {timeout:g} s") from None
+        if symbol is not None and not positions and not problems:
+            self._instruments.resolver.check_symbol_anywhere(symbol)
         ended: dict[PositionKey, list[PlanRunner]] = {}
         for position in positions:
             ended[position.key] = [*self._book.of(position.key)]
@@ -336,7 +426,7 @@ class Exits:
         )
 
     async def _last_price(self, instrument: Instrument) -> Decimal | None:
-        name = _name_of(instrument)
+        name = instrument.key
         try:
             quotes = await self._market.quotes([name])
         except NeoError as error:
@@ -392,7 +482,3 @@ class Exits:
                 raise error
             state.reason = f"only {len(orders)} of {len(results)} entry orders: {error}"
         return orders
-
-
-def _name_of(instrument: Instrument) -> str:
-    return f"{instrument.segment}|{instrument.token}"

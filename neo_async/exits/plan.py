@@ -14,6 +14,7 @@ from neo_async.base import logs
 from neo_async.errors import NotLoggedIn
 from neo_async.execution.order import Order
 from neo_async.exits.state import ExitReason, PlanState, PlanStatus
+from neo_async.model.enums import Product, Segment, Side
 from neo_async.model.orders import Price
 
 if TYPE_CHECKING:
@@ -27,9 +28,21 @@ class PlanChange(msgspec.Struct, frozen=True, kw_only=True):
 
     at: float
     """Unix seconds."""
+    plan: str
+    """Id of the plan."""
+    segment: Segment
+    symbol: str
+    side: Side
+    """Side of the entry; exits are on the other one."""
+    product: Product
     status: PlanStatus
+    quantity: int
+    """Units of the entry, or of the position that the plan protects."""
     entered: int
     """Units of the entry that have filled."""
+    entry_price: Decimal | None
+    """Average price of the entry's fills; None before the first one, and for a position that was
+    there before."""
     open_quantity: int
     """Units that are held."""
     unprotected: int
@@ -37,9 +50,35 @@ class PlanChange(msgspec.Struct, frozen=True, kw_only=True):
     stop: Decimal | None
     """Trigger of the stop."""
     target: Decimal | None
+    trail: Decimal | None
+    """Distance at which the stop follows the best price; None where it does not."""
     reason: str
     """Why the plan ended, or why units are unprotected."""
     exited_by: ExitReason | None
+
+    @classmethod
+    def of(cls, state: PlanState, *, at: float) -> PlanChange:
+        """Return the state of a plan at a time."""
+        terms = state.terms
+        return cls(
+            at=at,
+            plan=state.id,
+            segment=terms.segment,
+            symbol=terms.symbol,
+            side=terms.side,
+            product=terms.product,
+            status=state.status,
+            quantity=state.entry_quantity,
+            entered=state.entry_filled,
+            entry_price=state.entry_price,
+            open_quantity=max(0, state.held),
+            unprotected=state.unprotected,
+            stop=state.stop,
+            target=terms.target,
+            trail=terms.trail,
+            reason=state.reason,
+            exited_by=state.exited_by,
+        )
 
 
 class ExitPlan:
@@ -126,6 +165,10 @@ class ExitPlan:
     def exited_by(self) -> ExitReason | None:
         """What exited the last unit; None while units are held."""
         return self._state.exited_by
+
+    def snapshot(self) -> PlanChange:
+        """Return the present state of the plan."""
+        return self._runner.snapshot()
 
     async def change(
         self,

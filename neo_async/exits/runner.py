@@ -162,7 +162,7 @@ class PlanRunner:
     def start(self) -> None:
         """Start the plan's task, unless it runs."""
         self._is_stopped = False
-        if self._task is None and not self.state.status.is_final:
+        if self._task is None:  # of a plan that ended while no process ran, it writes the end
             self._task = asyncio.create_task(
                 self._run_to_the_end(), name=f"exit plan {self.state.id}"
             )
@@ -174,6 +174,8 @@ class PlanRunner:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if self.state.status.is_final:  # the task has not come to write it
+            self._note_end()
         self._announce(is_running=False)
 
     @property
@@ -597,18 +599,7 @@ class PlanRunner:
 
     def snapshot(self) -> PlanChange:
         """Return the present state."""
-        state = self.state
-        return PlanChange(
-            at=self._clock(),
-            status=state.status,
-            entered=state.entry_filled,
-            open_quantity=max(0, state.held),
-            unprotected=state.unprotected,
-            stop=state.stop,
-            target=state.terms.target,
-            reason=state.reason,
-            exited_by=state.exited_by,
-        )
+        return PlanChange.of(self.state, at=self._clock())
 
     async def until_changed(self) -> bool:
         """Wait for the next change. Return False when the plan's task has stopped."""

@@ -30,7 +30,7 @@ from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import OrderRequest, OrderRow
-from neo_async.model.portfolio import PositionKey, PositionRow, SquaredOff
+from neo_async.model.portfolio import Holding, PositionKey, PositionRow, SquaredOff
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key, side_of
 from neo_async.session.polling import retry_until_answered
@@ -252,6 +252,19 @@ class Selection(NamedTuple):
         wanted = (self.segment, self.symbol and self.symbol.upper(), self.product)
         return all(want in (None, has) for want, has in zip(wanted, key, strict=True))
 
+    def may_include(self, holding: Holding) -> bool:
+        """Return whether delivery stock may be among them: its report has the name, `ITBEES`, and
+        not the trading symbol, `ITBEES-EQ`."""
+        wanted, name = (
+            (text or "").strip().upper().removesuffix("-EQ")
+            for text in (self.symbol, holding.symbol)
+        )
+        return (
+            self.segment in (None, holding.segment.strip().lower())
+            and self.product in (None, Product.CNC)
+            and wanted in ("", name)
+        )
+
 
 class PositionCloser:
     """Finds the open positions of the account, and closes them."""
@@ -286,19 +299,27 @@ class PositionCloser:
             except NeoError as error:
                 problems.append(error)
         if holdings and which.product in (None, Product.CNC):
-            found += await self._sellable_holdings(found, which)
+            sellable, unknown = await self._sellable_holdings(found, which)
+            found += sellable
+            problems += unknown
         return found, problems
 
     async def _sellable_holdings(
         self, positions: Iterable[OpenPosition], which: Selection
-    ) -> list[OpenPosition]:
-        """Return the delivery stock that can be sold, and that is in no position of the day."""
+    ) -> tuple[list[OpenPosition], list[NeoError]]:
+        """Return the delivery stock that can be sold, and that is in no position of the day; and an
+        error for each whose trading symbol is not known."""
         known = {position.instrument for position in positions}
-        found = []
+        found: list[OpenPosition] = []
+        problems: list[NeoError] = []
         for holding in await until_answered(self._portfolio.holdings):
             name = f"{holding.segment.lower()}|{holding.token}"
             instrument = self._instrument_named(name)
-            if not holding.sellable_quantity or name in known or instrument is None:
+            if not holding.sellable_quantity or name in known:
+                continue
+            if instrument is None:
+                if which.may_include(holding):
+                    problems.append(_unlisted(holding, name))
                 continue
             position = OpenPosition(
                 segment=instrument.segment,
@@ -309,7 +330,7 @@ class PositionCloser:
             )
             if which.includes(position.key):
                 found.append(position)
-        return found
+        return found, problems
 
     async def close(
         self,
@@ -421,6 +442,14 @@ class PositionCloser:
     def _slices(self, position: OpenPosition, quantity: int) -> list[int]:
         instrument = self._instruments.find(position.segment, position.symbol)
         return [quantity] if instrument is None else slices(quantity, instrument)
+
+
+def _unlisted(holding: Holding, name: str) -> UsageError:
+    return UsageError(
+        f"{holding.sellable_quantity} {holding.symbol} of the delivery stock are not sold: {name} "
+        f"is in no loaded scrip master: await neo.instruments.load({holding.segment.lower()!r}) "
+        "first"
+    )
 
 
 def _open_position(row: PositionRow) -> OpenPosition | None:

@@ -102,23 +102,31 @@ class Portfolio:
     async def square_off(
         self,
         *,
-        segment: Segment | None = None,
+        segment: Segment | str | None = None,
         symbol: str | None = None,
-        product: Product | None = None,
+        instrument: InstrumentLike | None = None,
+        product: Product | str | None = None,
         holdings: bool = False,
         timeout: float = 60.0,
     ) -> list[SquaredOff | NeoError]:
-        """Close positions at the market, all of the account or those of a segment, symbol or
-        product; return the outcome of each: it is flat, or an error such as PositionOpen says what
-        is left after `timeout` seconds.
+        """Close positions at the market, all of the account or those of a segment, symbol,
+        instrument or product; return the outcome of each: it is flat, or an error such as
+        PositionOpen says what is left after `timeout` seconds.
 
         Orders that are open in a position are cancelled first, and exit plans on it end. Never more
         than the net quantity is closed, whatever fills meanwhile; quantities above the freeze
         quantity are sliced where the scrip master is loaded. A halt does not stop it. With
-        `holdings`, the delivery stock that can be sold is sold as well.
+        `holdings`, the delivery stock that can be sold is sold as well, which needs the scrip
+        master of its segment. Where no position is of the symbol, and the scrip masters show that
+        there is no such symbol, this raises InvalidOrder with the nearest ones.
         """
         return await self._square_off(
-            segment=segment, symbol=symbol, product=product, holdings=holdings, timeout=timeout
+            segment=segment,
+            symbol=symbol,
+            instrument=instrument,
+            product=product,
+            holdings=holdings,
+            timeout=timeout,
         )
 
     async def holdings(self) -> list[Holding]:

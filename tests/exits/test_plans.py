@@ -396,3 +396,111 @@ def test_a_client_without_plans_imports_nothing_of_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- instruments by any name ----------------------------------------------------------------------
+
+
+NAMES = ["nse_cm|19084", "nse_cm:ITBEES-EQ", "ITBEES-EQ", "ITBEES"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_plans_take_an_instrument_by_any_name(name: str) -> None:
+    async with trading() as (_, neo):
+        terms: dict[str, Any] = {"product": "mis", "price": "39.00", "stop": "38.50"}
+        by_name = await neo.exits.bracket(name, "buy", 10, **terms, target="40.00")
+        cover = await neo.exits.cover(neo.instruments.resolve(name), "buy", 10, **terms)
+        for plan in (by_name, cover):
+            assert (plan.segment, plan.symbol) == ("nse_cm", "ITBEES-EQ")
+        order = {"instrument": name, "side": "buy", "quantity": 1, "product": "CNC", "price": "39"}
+        trigger = await neo.exits.when(name, above="45", place=order)
+        assert trigger.instrument == "nse_cm|19084"
+        trigger.cancel()
+
+
+async def test_a_wrong_name_sends_nothing() -> None:
+    async with trading() as (exchange, neo):
+        terms: dict[str, Any] = {"product": "MIS", "price": "39.00", "stop": "38.50"}
+        with pytest.raises(InvalidOrder, match="instrument='ITBES-EQ': no such symbol"):
+            await neo.exits.bracket("ITBES-EQ", "buy", 10, **terms)
+        with pytest.raises(InvalidOrder, match="instrument='ITBES-EQ': no such symbol"):
+            await neo.exits.protect("ITBES-EQ", stop="38.50")
+        with pytest.raises(InvalidOrder, match="stands alone"):
+            await neo.portfolio.square_off(instrument="ITBEES", symbol="ITBEES-EQ")
+        with pytest.raises(InvalidOrder, match="'ITBEES': is a name: did you mean ITBEES-EQ"):
+            await neo.portfolio.square_off(symbol="itbees")
+        assert exchange.market.ledger == []
+
+
+async def test_the_open_position_in_an_instrument_is_protected() -> None:
+    async with trading() as (exchange, neo):
+        with pytest.raises(InvalidOrder, match="'ITBEES-EQ': has no open position"):
+            await neo.exits.protect("ITBEES", stop="38.50")
+        order = await neo.orders.place("ITBEES", "buy", 10, **MIS)
+        price(exchange, "38.95")
+        await order.wait()
+        with pytest.raises(InvalidOrder, match="has no open position of CNC"):
+            await neo.exits.protect("ITBEES", product="CNC", stop="38.50")
+        plan = await neo.exits.protect("nse_cm|19084", stop="38.50")
+        assert (plan.state, plan.open_quantity) == (PlanStatus.OPEN, 10)
+        carried = await neo.orders.place("ITBEES", "buy", 5, product="CNC", price="39.00")
+        price(exchange, "38.95")
+        await carried.wait()
+        with pytest.raises(InvalidOrder, match=r"ITBEES-EQ is open in (CNC and MIS|MIS and CNC)"):
+            await neo.exits.protect("ITBEES", stop="38.50")
+        second = await neo.exits.protect("ITBEES", product="cnc", stop="38.50")
+        assert second.open_quantity == 5
+
+
+async def test_one_instrument_is_squared_off() -> None:
+    async with trading() as (exchange, neo):
+        order = await neo.orders.place("ITBEES", "buy", 10, **MIS)
+        price(exchange, "38.95")
+        await order.wait()
+        assert await neo.portfolio.square_off(instrument="TCS", product="MIS") == []
+        closing = asyncio.create_task(neo.portfolio.square_off(instrument="ITBEES", segment=None))
+        async with asyncio.timeout(20):
+            while not closing.done():
+                price(exchange, "38.95")
+                await asyncio.sleep(0.1)
+        (result,) = closing.result()
+        assert (result.symbol, result.quantity) == ("ITBEES-EQ", 10)
+        assert await net(neo) == 0
+
+
+async def test_delivery_stock_that_cannot_be_named_is_reported() -> None:
+    async with exchange_of() as exchange, client_of(exchange) as neo:
+        results = await neo.portfolio.square_off(holdings=True)
+        assert results
+        assert all("are not sold" in str(result) for result in results)
+        assert exchange.market.ledger == []
+
+
+async def test_an_exit_that_filled_while_no_process_ran_ends_the_plan_in_the_journal(
+    tmp_path: Path,
+) -> None:
+    journal = tmp_path / "orders.db"
+    async with exchange_of() as exchange:
+        async with client_of(exchange, journal=journal) as neo:
+            await neo.instruments.load(Segment.NSE_CM)
+            price(exchange, "39.20")
+            await entered(exchange, neo)
+        for _ in range(3):
+            price(exchange, "38.40")
+        async with client_of(exchange, journal=journal) as neo:
+            (plan,) = neo.exits.plans
+            await plan.wait(timeout=10)
+            assert plan.exited_by is ExitReason.STOP
+        async with client_of(exchange, journal=journal) as neo:
+            assert neo.exits.plans == []
+
+
+async def test_a_halt_right_before_the_logout_ends_the_plan_in_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / "orders.db"
+    async with trading(journal=journal) as (exchange, neo):
+        plan = await entered(exchange, neo)
+        neo.exits.end(reason="halted")
+        await neo.logout()
+        assert plan.state is PlanStatus.CANCELLED
+        await neo.login()
+        assert neo.exits.plans == []
