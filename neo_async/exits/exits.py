@@ -278,6 +278,14 @@ class Exits:
                 held.symbol,
                 f"plan {other.state.id} exits this position already: change() or cancel() it",
             )
+        if not isinstance(held, Order):
+            for order in await self._closer.closing_orders(key_of(terms), terms.exit_side):
+                raise InvalidOrder(
+                    "held",
+                    held.symbol,
+                    f"order {order.number} closes this position as well, {order.pending_quantity} "
+                    "units: cancel it first, or both would fill",
+                )
         state = self._new_state(terms, abs(quantity))
         if isinstance(held, Order):
             state.entry_numbers = [held.number]
@@ -395,6 +403,11 @@ class Exits:
             return any(runner.is_answering for runner in ended[key])
 
         closed = await self._closer.close(positions, holdings, timeout, is_answering)
+        try:
+            async with asyncio.timeout(SQUARE_OFF_SECONDS):
+                problems += await self._closer.cancel_exits_of_flat_positions(which, ended.keys())
+        except TimeoutError:
+            problems.append(ServerError(f"no order book for {SQUARE_OFF_SECONDS:g} s"))
         return [*problems, *closed]
 
     # --- starting a plan ----------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -14,6 +14,7 @@ from neo_async.base import logs
 from neo_async.errors import (
     NeoError,
     NotLoggedIn,
+    OrderAlreadyFinal,
     OutcomeUnknown,
     PositionOpen,
     ProtocolError,
@@ -34,6 +35,7 @@ from neo_async.model.portfolio import Holding, PositionKey, PositionRow, Squared
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key, side_of
 from neo_async.session.polling import retry_until_answered
+from neo_async.wire.tags import is_exit
 
 T = TypeVar("T")
 
@@ -407,6 +409,33 @@ class PositionCloser:
             lock = self._locks[key] = asyncio.Lock()
         async with lock:
             return await closing.run()
+
+    async def closing_orders(self, key: PositionKey, side: Side) -> list[Order]:
+        """Return the open orders of one side in a position, also those placed elsewhere."""
+        await self._read_book()
+        return [order for order in self._open_orders(key) if side_of(str(order.side)) is side]
+
+    async def cancel_exits_of_flat_positions(
+        self, which: Selection, held: Collection[PositionKey]
+    ) -> list[NeoError]:
+        """Cancel the exit orders of plans that are open although their position is flat: they would
+        open one the other way round. Return the errors."""
+        await self._read_book()
+        orders = []
+        for order in self._engine.cache.open_orders:
+            key = position_key(order.segment, order.symbol, order.product)
+            if is_exit(order.client_tag) and which.includes(key) and key not in held:
+                orders.append(order)
+        results = await asyncio.gather(
+            *(self._requests.cancel(order) for order in orders), return_exceptions=True
+        )
+        problems = []
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, NeoError):
+                raise result
+            if isinstance(result, NeoError) and not isinstance(result, OrderAlreadyFinal):
+                problems.append(result)
+        return problems
 
     def _is_placing(self, key: PositionKey) -> bool:
         """Return whether an order in a position may exist that no report has shown yet."""

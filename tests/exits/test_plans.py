@@ -504,3 +504,27 @@ async def test_a_halt_right_before_the_logout_ends_the_plan_in_the_journal(tmp_p
         assert plan.state is PlanStatus.CANCELLED
         await neo.login()
         assert neo.exits.plans == []
+
+
+# --- what other processes have left -----------------------------------------------------------
+
+
+async def test_a_position_that_an_order_closes_already_gets_no_second_exit() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        await plan.cancel(leave_stop=True)
+        (position,) = await neo.portfolio.positions()
+        with pytest.raises(InvalidOrder, match=rf"order {plan.exits[0].number} closes this posit"):
+            await neo.exits.protect(position, stop="38.60")
+        assert len(working(exchange)) == 1
+
+
+async def test_a_square_off_cancels_the_exits_of_a_position_that_is_flat() -> None:
+    async with trading() as (exchange, neo):
+        plan = await entered(exchange, neo)
+        await plan.cancel(leave_stop=True)
+        sale = await neo.orders.place(*ITBEES, Side.SELL, 10, product=Product.MIS, price="39.00")
+        price(exchange, "39.05")
+        await sale.wait(OrderStatus.COMPLETE, timeout=5)
+        assert await neo.portfolio.square_off() == []
+        await eventually(lambda: working(exchange) == [])
