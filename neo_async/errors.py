@@ -38,6 +38,7 @@
     │   └── RefundUnknown          a refund may or may not have been initiated
     ├── NotAccepted                an order request was sent, and proved to have had no effect
     ├── JournalFailed              the journal cannot be opened or written; nothing was sent
+    ├── PositionOpen               a square-off has not closed a position
     ├── StoreFailed                the store of received credits cannot be opened or written
     └── ProtocolError              an answer arrived that is not what the protocol promises
         └── UnreadableCredit       one entry of a batch of credits cannot be read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import pytest
@@ -216,7 +216,7 @@ async def test_an_option_is_chosen_by_its_distance_from_the_money() -> None:
         assert option.expiry == neo.instruments.nearest_expiry("NIFTY", kind="OPT")
         put = neo.instruments.option("NIFTY", "pe", spot=24_412.35, strikes_out=2, expiry=1)
         assert (put.strike, put.option_type) == (24_300.0, "PE")
-        assert put.expiry == option.expiry + timedelta(days=7)
+        assert put.expiry == neo.instruments.expiries("NIFTY", kind="OPT")[1]
         inside = neo.instruments.option("nse_cm|Nifty 50", "CE", spot=24_412, strikes_out=-1)
         assert inside.strike == 24_350.0
         live = await neo.market.option("NIFTY", "CE", strikes_out=2)
@@ -242,7 +242,11 @@ async def test_feeds_take_any_name_and_indices_have_their_own_stream() -> None:
         async with neo.market_feed() as feed:
             await feed.subscribe(["ITBEES-EQ", one, "nse_cm:19084", "nse_cm:nifty 50", index])
             assert feed.subscriptions == 3
-            await until(lambda: feed.latest(one) and feed.latest("Nifty 50") and feed.latest(index))
+            await until(
+                lambda: (
+                    feed.latest(one) and feed.latest_index("Nifty 50") and feed.latest_index(index)
+                )
+            )
             assert feed.last_price("ITBEES") == feed.last_price(KEY) is not None
             await feed.unsubscribe(["ITBEES", "NIFTY", index])
             assert feed.subscriptions == 0
