@@ -1,4 +1,8 @@
-"""Carries out one exit plan: applies reports and prices to its state, and sends what is due."""
+"""Carries out one exit plan: applies reports and prices to its state, and sends what is due.
+
+More than 500 lines, because reports, requests, their answers and the user's calls all meet in the
+state of one plan; what is decided is in rules.py, outcomes.py and price_rules.py.
+"""
 
 from __future__ import annotations
 
