@@ -372,7 +372,7 @@ async def test_the_outcome_of_each_request_is_counted() -> None:
         with pytest.raises(OutcomeUnknown):
             await neo.orders.place(*BUY, 10, **MIS, wait_for_outcome=False)
         counted = neo.metrics().outcomes
-        assert {action: {**counts} for action, counts in counted.items()} == {
+        assert {action: {**counts} for action, counts in counted.items() if counts} == {
             "place": {"accepted": 1, "unknown": 1},
             "modify": {"accepted": 1},
             "cancel": {"accepted": 1, "rejected": 1},
