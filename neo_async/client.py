@@ -447,7 +447,7 @@ class NeoClient:
     def market_feed(
         self,
         *,
-        level: Level | None,
+        level: Level | str | None,
         policy: Policy = ...,
         bound: int = ...,
         on_tick: Callable[[PriceTick], None] | None = ...,
@@ -458,7 +458,7 @@ class NeoClient:
     def market_feed(
         self,
         *,
-        level: Level | None = Level.SCRIP,
+        level: Level | str | None = Level.SCRIP,
         policy: Policy = Policy.CONFLATE,
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[Any], None] | None = None,

@@ -13,7 +13,7 @@ from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.order import Order
 from neo_async.execution.order_arguments import leading_arguments, named_instrument, request_of
 from neo_async.execution.sender import Request
-from neo_async.execution.validation import check_against, check_bracket, slices
+from neo_async.execution.validation import check_against, check_bracket, check_tradable, slices
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument, InstrumentLike
@@ -437,7 +437,7 @@ class Orders:
         instrument = self._instrument(terms.segment, terms.symbol)
         if instrument is None and self._instruments is not None:
             self._instruments.resolver.check_symbol(terms.segment, terms.symbol)
-        return instrument
+        return None if instrument is None else check_tradable(instrument)
 
     def _has_bands(self, segment: str) -> bool:
         return self._instruments is not None and self._instruments.is_of_today(segment)

@@ -55,6 +55,18 @@ def check_against(
             check_band(field, given, instrument)
 
 
+def check_tradable(instrument: Instrument) -> Instrument:
+    """Return the instrument. Raises InvalidOrder for an index."""
+    if not instrument.tick_size:
+        raise InvalidOrder(
+            "symbol",
+            instrument.symbol,
+            "is an index, which has no orders: name a contract, such as "
+            f"'{instrument.name} JAN FUT'",
+        )
+    return instrument
+
+
 def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
     """Check that distances in rupees are whole ticks. Raises InvalidOrder."""
     if bracket.kind == OffsetKind.ABSOLUTE:

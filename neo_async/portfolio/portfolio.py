@@ -8,10 +8,11 @@ from typing import Any, overload
 
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
-from neo_async.errors import BrokerError, NeoError, ProtocolError
+from neo_async.errors import BrokerError, InvalidOrder, NeoError, ProtocolError
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.indices import exact_index_name
 from neo_async.model.instruments import InstrumentLike
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
@@ -187,6 +188,8 @@ class Portfolio:
         else:
             name = f"{read_segment(segment)}|{symbol}"
         segment, _, token = self._instruments.key(name).partition("|")
+        if index := exact_index_name(segment, token):
+            raise InvalidOrder("instrument", index, "is an index, which has no orders")
         form = margin_form(
             segment=segment,
             token=token,

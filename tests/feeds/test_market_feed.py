@@ -76,7 +76,8 @@ def test_an_index_comes_under_the_name_by_which_it_was_subscribed(name: str) -> 
             assert (first.symbol, second.symbol) == ("", "Nifty 50-IN")
             assert second.change == pytest.approx(150)
             assert feed.latest_index(f"nse_cm|{name}") == second
-            assert feed.latest(f"nse_cm|{name}") is None
+            with pytest.raises(UsageError, match="latest_index"):
+                feed.latest(f"nse_cm|{name}")
 
     check()
 
@@ -498,3 +499,32 @@ def test_an_index_is_found_by_its_name_whatever_the_packet_has_of_it(name: str) 
             assert feed.latest_index(f"nse_cm|{name}") == tick
 
     check()
+
+
+@pytest.mark.parametrize("level", ["lite", "LITE", "scrip", "depth", 1])
+async def test_a_feed_takes_its_level_as_text(level: Any) -> None:
+    async with exchange_of(market_makers=True) as exchange, client_of(exchange) as neo:
+        async with neo.market_feed(level=level) as feed:
+            assert isinstance(feed.level, Level)
+            await feed.subscribe(TOKENS)
+            async with asyncio.timeout(5):
+                tick = await anext(aiter(feed))
+            assert isinstance(tick, LiteTick if feed.level is Level.LITE else ScripTick)
+        with pytest.raises(UsageError, match="level='deep'"):
+            neo.market_feed(level="deep")
+        with pytest.raises(UsageError, match=r"policy='all'.*conflate"):
+            neo.market_feed(policy="all")  # type: ignore[call-overload]
+
+
+async def test_a_feed_is_started_and_closed_by_hand() -> None:
+    async with exchange_of(market_makers=True) as exchange, client_of(exchange) as neo:
+        for feed in (neo.market_feed(), neo.column_feed()):
+            with pytest.raises(UsageError, match=r"feed.start\(\)"):
+                await anext(aiter(feed))
+            feed.start()
+            feed.start()
+            await feed.subscribe(TOKENS)
+            async with asyncio.timeout(5):
+                assert await anext(aiter(feed))
+            await feed.close()
+            assert feed.state is FeedState.CLOSED
