@@ -222,11 +222,10 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         Raises UsageError for an address that cannot be used."""
         read = variable_reader(environ)
         del environ  # tracebacks may show local variables
-        return cls(
-            login=read("NEO_LOGIN_URL") or PRODUCTION_LOGIN,
-            ca_file=read("NEO_CA_FILE"),
-            insecure=_switch("NEO_INSECURE", read("NEO_INSECURE")),
-        )
+        login, insecure = read("NEO_LOGIN_URL"), _switch("NEO_INSECURE", read("NEO_INSECURE"))
+        if login:
+            _check_address("NEO_LOGIN_URL", login, insecure=insecure, is_base=True)
+        return cls(login=login or PRODUCTION_LOGIN, ca_file=read("NEO_CA_FILE"), insecure=insecure)
 
 
 class KiteEndpoints(msgspec.Struct, frozen=True, kw_only=True):

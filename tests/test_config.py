@@ -105,6 +105,8 @@ def test_an_endpoint_is_an_address_that_can_be(url):
 def test_the_login_address_defaults_to_production():
     assert Endpoints().login == Endpoints.from_env({}).login == PRODUCTION_LOGIN
     assert Endpoints.from_env({"NEO_LOGIN_URL": ""}).login == PRODUCTION_LOGIN
+    with pytest.raises(UsageError, match=r"NEO_LOGIN_URL='?localhost:8080'?: must start with"):
+        Endpoints.from_env({"NEO_LOGIN_URL": "localhost:8080"})
     assert Endpoints.from_env({"NEO_LOGIN_URL": "http://127.0.0.1:1"}).login == "http://127.0.0.1:1"
 
 

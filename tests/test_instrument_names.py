@@ -110,7 +110,7 @@ async def test_orders_as_dicts_are_those_of_place() -> None:
 BAD_DICTS: list[tuple[Any, str]] = [
     (
         {"qty": 10},
-        r"requests\[1\].qty=10: is no argument of an order: .*There are instrument, ",
+        r"requests\[1\].qty=10: is no argument of an order: did you mean quantity\? There are ",
     ),
     ({"quantitiy": 10}, r"requests\[1\].quantitiy=10: .* did you mean quantity\?"),
     ({"segment": "nse_cm"}, r"requests\[1\].segment='nse_cm': must not stand beside an instrument"),
@@ -354,3 +354,32 @@ async def test_what_is_no_name_is_refused_in_a_list_of_names(what: Any) -> None:
     async with trading(Segment.NSE_CM) as (_, neo):
         with pytest.raises(InvalidField, match="must be an Instrument"):
             await neo.market.quotes([what])
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        (
+            {"trigger_price": "38"},
+            r"place\(\): trigger_price is no argument .*did you mean trigger\?",
+        ),
+        ({"prise": "38"}, r"place\(\): prise is no argument of an order: did you mean price\?"),
+    ],
+)
+async def test_a_keyword_that_place_does_not_have_is_answered_with_the_right_one(
+    terms: dict[str, Any], message: str
+) -> None:
+    async with trading(Segment.NSE_CM) as (exchange, neo):
+        with pytest.raises(TypeError, match=message):
+            await neo.orders.place(KEY, "buy", 10, **TERMS, **terms)
+        with pytest.raises(TypeError, match=r"place\(\) needs product"):
+            await neo.orders.place(KEY, "buy", 10)  # type: ignore[call-overload]
+        assert exchange.market.ledger == []
+
+
+@pytest.mark.parametrize("name", ["NIFTY", "nse_cm|26000", "nse_cm:Nifty 50", "BANKNIFTY"])
+async def test_an_order_for_an_index_is_refused_before_it_is_sent(name: str) -> None:
+    async with trading(Segment.NSE_CM) as (exchange, neo):
+        with pytest.raises(InvalidOrder, match="is an index, which has no orders"):
+            await neo.orders.place(name, "buy", 1, product="MIS", price="24000")
+        assert exchange.market.ledger == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -26,6 +27,9 @@ from neo_async.errors import NeoError, UsageError
 _INTERRUPTED = 130
 _PROGRAM = "neo-async"
 _DEBUG = "--debug"
+
+_NEGATIVE = re.compile(r"-[0-9.]")
+"""What the parser takes a negative number for: an option of one letter."""
 
 # typer has a copy of click of its own, and names only one of its exceptions.
 _WrongUsage: type[Exception] = typer.BadParameter.__bases__[0]
@@ -156,14 +160,17 @@ def _print_usage_error(error: Any) -> None:
     """Print one line for a value that is wrong, and how the command is called otherwise."""
     ctx, param = error.ctx, getattr(error, "param", None)
     is_missing = type(error).__name__ == "MissingParameter"
-    if param is None:
+    is_negative = bool(_NEGATIVE.match(getattr(error, "option_name", "")))
+    if is_negative:
+        message = "a value must not be negative: it reads as an option"
+    elif param is None:
         message = error.format_message()
     elif is_missing:
         message = f"{_name_of(param)} is missing" + (f": {param.help}" if param.help else "")
     else:
         message = f"{_name_of(param)} {_message_of(error)}"
     output.print_sentence(f"{_PROGRAM}: {message}", err=True)
-    if ctx is not None and (param is None or is_missing):
+    if ctx is not None and not is_negative and (param is None or is_missing):
         output.echo_text(f"{ctx.get_usage()}\n{ctx.command_path} --help explains it.", err=True)
 
 

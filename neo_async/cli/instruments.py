@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import date
 from enum import StrEnum
@@ -38,14 +39,14 @@ _BAD_ROWS_SHOWN = 5
 
 def instruments(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="[SEGMENT] [TEXT]",
             autocompletion=segment_completer,
             help="Segment, and what to search as by --search. Without a segment, NSE: contracts "
             "such as 'NIFTY 24500 CE', else shares and funds.",
         ),
-    ],
+    ] = None,
     search: Annotated[
         str,
         typer.Option(
@@ -77,7 +78,7 @@ def instruments(
 
     neo-async instruments NIFTY 01DEC 24500 CE
     """
-    segment, text = _segment_and_text(words, search)
+    segment, text = _segment_and_text(words or [], search)
     days = _range("expiry", expiry, date.fromisoformat, "YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD")
     prices = _range("strike", strike, float, "a number, or two as LO:HI")
 
@@ -118,15 +119,18 @@ def instruments(
 
 def _segment_and_text(words: list[str], search: str) -> tuple[Segment, str]:
     """Return the segment, which may be left out, and the text to search."""
-    first, *rest = words
-    try:
-        segment, text = read_segment(first), " ".join(rest)
-    except InvalidField:
-        text = " ".join(words)
-        segment = Segment.NSE_FO if is_contract(text) else Segment.NSE_CM
+    if not words and not search:
+        raise UsageError("give a segment, such as nse_cm, or what to search, such as RELIANCE")
+    segment = None
+    with contextlib.suppress(InvalidField):
+        segment = read_segment(words[0]) if words else None
+    text = " ".join(words if segment is None else words[1:])
     if text and search:
         raise UsageError(f"give {text!r} or --search {search!r}, not both")
-    return segment, text or search
+    text = text or search
+    if segment is None:
+        segment = Segment.NSE_FO if is_contract(text) else Segment.NSE_CM
+    return segment, text
 
 
 def _range(name: str, text: str, read: Callable[[str], T], rule: str) -> tuple[T, T] | None:

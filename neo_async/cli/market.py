@@ -228,8 +228,8 @@ def _print_quotes(quotes: Quotes) -> None:
     ]
     if quotes:
         headings = (
-            Column("Instrument", is_whole=True),
-            Column("Symbol", is_whole=True, rank=3),
+            Column("Instrument", is_whole=True, rank=6),
+            Column("Symbol", is_whole=True),
             Column("Time", is_whole=True, rank=7),
         )
         output.print_table(
@@ -237,7 +237,7 @@ def _print_quotes(quotes: Quotes) -> None:
             (
                 (
                     name,
-                    quote.symbol,
+                    quote.symbol or name,
                     f"{quote.updated:%H:%M:%S}" if quote.updated else "",
                     *(_cell(value(quote), form) for _, value, form in shown),
                 )

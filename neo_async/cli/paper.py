@@ -6,12 +6,14 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from neo_async.base.india import IST
 from neo_async.cli import output
 from neo_async.cli.commands import Command, new_group
 from neo_async.cli.exchange import read_fault_text
@@ -174,17 +176,21 @@ def ledger(as_csv: AsCsv = False, as_json: AsJson = False) -> None:
 def requests(as_csv: AsCsv = False, as_json: AsJson = False) -> None:
     """List every request that reached the exchange, the oldest first."""
     rows = _call("GET", "requests")
-    columns = (Column("Time", is_number=True), Column("Method"), Column("Path", is_whole=True))
+    columns = (Column("Time", is_whole=True), Column("Method"), Column("Path", is_whole=True))
     output.print_report(
         rows,
         lambda seen: output.print_table(
-            columns, ((f"{row['time']:.3f}", row["method"], row["path"]) for row in seen)
+            columns, ((_clock_time(row["time"]), row["method"], row["path"]) for row in seen)
         ),
         empty="no request has come",
         columns=["time", "method", "path"],
         as_json=as_json,
         as_csv=as_csv,
     )
+
+
+def _clock_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, IST).strftime("%H:%M:%S.%f")[:-3]
 
 
 def _print(content: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from functools import cache
 from typing import Any, Final, get_type_hints
 
@@ -128,4 +129,6 @@ def _converted(name: str, value: object, type_: Any) -> object:
             return msgspec.convert(reading, type_, strict=False)
         except msgspec.ValidationError as error:
             problem = problem or str(error)
+    if isinstance(type_, type) and issubclass(type_, Enum):
+        problem = f"must be one of {', '.join(str(member.value) for member in type_)}"
     raise UsageError(f"{name}={value!r}: {problem[0].lower()}{problem[1:]}")

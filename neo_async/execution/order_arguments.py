@@ -17,6 +17,16 @@ _PAIR: Final = ("segment", "symbol")
 _NEEDED: Final = ("side", "quantity", "product")
 KEYS: Final = ("instrument", *OrderRequest.__struct_fields__)
 """Keys of an order that is given as a dict: the arguments of `place`."""
+_KNOWN_ELSEWHERE: Final = {
+    "exchange_segment": "segment",
+    "trading_symbol": "symbol",
+    "transaction_type": "side",
+    "qty": "quantity",
+    "limit_price": "price",
+    "trigger_price": "trigger",
+    "type": "order_type",
+}
+"""Names that arguments have in the broker's own SDK and in other clients."""
 
 
 def leading_arguments(
@@ -45,11 +55,7 @@ def request_of(order: object, instruments: Instruments | None) -> OrderRequest:
     arguments = dict(order)
     for key in arguments:
         if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise InvalidOrder(
-                str(key), arguments[key], f"is no argument of an order: {hint}There are {_listed()}"
-            )
+            raise InvalidOrder(str(key), arguments[key], _unknown(str(key)))
     named = arguments.pop("instrument", None)
     if named is not None:
         if extra := [field for field in _PAIR if field in arguments]:
@@ -78,5 +84,25 @@ def named_instrument(instruments: Instruments | None, name: InstrumentLike) -> I
         raise InvalidOrder(error.field, error.value, error.rule) from None
 
 
-def _listed() -> str:
-    return ", ".join(KEYS)
+def order_of(
+    segment: Any, symbol: Any, side: Any, quantity: Any, terms: Mapping[str, Any]
+) -> OrderRequest:
+    """Return the order of a call of `place`. Raises TypeError, as Python does, for keyword
+    arguments that are wrong, with the names that are right."""
+    try:
+        return OrderRequest(segment, symbol, side, quantity, **terms)
+    except TypeError:
+        raise _wrong_arguments(terms) from None
+
+
+def _wrong_arguments(terms: Mapping[str, object]) -> TypeError:
+    for name in terms:
+        if name not in KEYS:
+            return TypeError(f"place(): {name} {_unknown(name)}")
+    return TypeError("place() needs product, such as product=Product.CNC")
+
+
+def _unknown(name: str) -> str:
+    near = _KNOWN_ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, KEYS, 1)), "")
+    hint = f"did you mean {near}? " if near else ""
+    return f"is no argument of an order: {hint}There are {', '.join(KEYS)}"

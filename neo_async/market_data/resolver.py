@@ -148,10 +148,16 @@ class InstrumentResolver:
         if found:
             names = " and ".join(sorted(found))
             raise InvalidField("underlying", text, f"has contracts in {names}: choose the segment")
-        raise InvalidField(
-            "underlying",
-            text,
-            "no loaded scrip master has contracts of it: give the segment, such as Segment.NSE_FO",
+        raise InvalidField("underlying", text, self._why_no_contracts(text))
+
+    def _why_no_contracts(self, text: str) -> str:
+        near = nearest_underlyings(text, [master.table for master in self._masters.values()])
+        if near:
+            loaded = ", ".join(sorted(self._masters))
+            return f"has no contracts in {loaded}: did you mean {' or '.join(near)}?"
+        return (
+            "no loaded scrip master has contracts of it: load the segment that has, or give the "
+            "segment, such as Segment.NSE_FO"
         )
 
     # --- details --------------------------------------------------------------------------------

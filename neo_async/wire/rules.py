@@ -299,13 +299,18 @@ def _check_validity(validity: Validity, segment: str, product: str) -> None:
             raise InvalidOrder("validity", validity.value, f"product {product} takes DAY only")
 
 
+def _needs_price(order_type: OrderType) -> str:
+    without = "; MKT is the type without one" if order_type is OrderType.LIMIT else ""
+    return f"order type {order_type} needs a limit price{without}"
+
+
 def _price(price: Price | None, order_type: OrderType, exact_price: PriceReader) -> Decimal | None:
     exact = None if price is None else exact_price("price", price)
     if order_type not in _WITH_LIMIT:
         if exact is not None:
             raise InvalidOrder("price", price, f"order type {order_type} has no limit price")
     elif price is None:
-        raise InvalidOrder("price", price, f"order type {order_type} needs a limit price")
+        raise InvalidOrder("price", price, _needs_price(order_type))
     elif exact is None:
         # The broker has been seen to execute a limit of 0 at a price of its own.
         raise InvalidOrder("price", price, f"order type {order_type} needs a price above 0")

@@ -36,6 +36,17 @@ def test_a_narrow_terminal_shows_what_an_order_needs(
     assert one_line_a_row(shown) == "Token Symbol Name Series ISIN Description Lot Tick"
 
 
+@pytest.mark.parametrize(
+    ("words", "symbol"),
+    [("RELIANCE", "RELIANCE-EQ"), ("NIFTY DEC FUT", "NIFTY26DECFUT")],
+)
+def test_a_search_needs_no_segment(
+    exchange: Exchange, invoke: Invoke, words: str, symbol: str
+) -> None:
+    rows = json.loads(invoke("instruments", "--search", words, "--json").stdout)["instruments"]
+    assert symbol in [row["symbol"] for row in rows]
+
+
 def test_filters_narrow_the_search(
     exchange: Exchange, invoke: Invoke, nifty: list[dict[str, object]]
 ) -> None:

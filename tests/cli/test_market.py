@@ -78,7 +78,7 @@ def test_what_traders_want_most_fits_into_80_columns(
 ) -> None:
     broker.instead = documented("quotes")
     assert one_line_a_row(invoke("quote", "nse_cm:1333").stdout) == (
-        "Instrument Symbol Last Change % Bid Ask Volume"
+        "Symbol Last Change % Close Bid Ask Volume"
     )
     broker.instead = documented("futures_chain")
     futures = invoke("chain", "nse_fo", "NIFTY", "--futures").stdout.partition("\n")[2]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -65,6 +68,10 @@ def test_ledger_requests_and_reset(exchange: Exchange, run: Paper) -> None:
     assert run("ledger").stdout == "no order was accepted\n"
     assert json.loads(run("ledger", "--json").stdout) == []
     assert run("requests").stdout == "no request has come\n"
+    with pytest.raises(urllib.error.HTTPError):  # it wants a key, and is counted all the same
+        urllib.request.urlopen(f"{exchange.login_url}/script-details/1.0/masterscrip/file-paths")
+    (line,) = [line for line in run("requests").stdout.splitlines() if "/script-details" in line]
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3} +GET +/script-details", line)
     market = exchange.market
     assert run("reset").exit_code == 0
     assert exchange.market is not market

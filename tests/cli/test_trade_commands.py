@@ -110,7 +110,10 @@ def test_a_malformed_order_is_refused_before_anybody_is_asked(
 ) -> None:
     outcome = invoke("place", "nse_cm", "TCS-EQ", "buy", "5", "--product", "MIS", typed="y\n")
     assert outcome.exit_code == 2
-    assert outcome.everything == "neo-async: price=None: order type L needs a limit price\n"
+    assert (
+        outcome.everything
+        == "neo-async: price=None: order type L needs a limit price; MKT is the type without one\n"
+    )
 
 
 def test_modify_changes_what_is_given(exchange: Exchange, invoke: Invoke) -> None:

@@ -72,7 +72,7 @@ def test_every_setting_survives_being_told_and_set_again() -> None:
         ("covered_orders", "'covered_orders': must be name=value; the names are "),
         ("covered_orders=perhaps", "covered_orders='perhaps': "),
         ("ended_session_code=7", "ended_session_code='7': "),
-        ("hours=later", "hours='later': "),
+        ("hours=later", "hours='later': must be one of always, exchange"),
         ("requests_per_second=0", "requests_per_second=0: must be at least 1"),
     ],
 )

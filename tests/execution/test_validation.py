@@ -159,3 +159,19 @@ def test_a_quantity_that_would_be_a_flood_of_orders_is_refused() -> None:
     assert len(slices(1755 * MAX_SLICES, OPTION)) == MAX_SLICES
     with pytest.raises(InvalidOrder, match="more than 100 orders of 1755"):
         slices(1755 * MAX_SLICES + 65, OPTION)
+
+
+@pytest.mark.parametrize(
+    ("segment", "token", "symbol"),
+    [
+        (Segment.NSE_CM, "26000", "NIFTY"),
+        (Segment.NSE_CM, "26013", "NIFTYNXT50"),
+        (Segment.BSE_CM, "1", "SENSEX"),
+    ],
+)
+def test_an_index_cannot_be_traded(segment: Segment, token: str, symbol: str) -> None:
+    index = like(segment=segment, token=token, symbol=symbol, lot_size=1, tick_size=0.0)
+    error = refusal(index, quantity=1)
+    assert (error.field, error.value) == ("instrument", symbol)
+    assert error.rule.startswith("is an index, which cannot be traded: name a contract on it")
+    check(like(segment=segment, token=token, symbol=symbol, series="EQ"), quantity=65)

@@ -265,6 +265,8 @@ def test_an_underlying_without_contracts_is_answered_with_the_nearest() -> None:
         BOTH.underlying(Segment.NSE_FO, "NIFTI")
     with pytest.raises(InvalidField, match=r"give the segment, such as Segment.NSE_FO"):
         BOTH.underlying(None, "GOLD")
+    with pytest.raises(InvalidField, match=r"has no contracts in .*: did you mean NIFTY\?"):
+        BOTH.underlying(None, "NIFTI")
 
 
 # --- searching ----------------------------------------------------------------------------------

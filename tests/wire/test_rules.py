@@ -310,7 +310,7 @@ RULES = [
         CO | {"validity": Validity.IOC, "trigger": 38},
         "validity='IOC': product CO takes DAY only",
     ),
-    ({"price": None}, "price=None: order type L needs a limit price"),
+    ({"price": None}, "price=None: order type L needs a limit price; MKT is the type without one"),
     ({"price": 0}, "price=0: order type L needs a price above 0"),
     ({"price": "0.00"}, "price='0.00': order type L needs a price above 0"),
     ({"price": -1}, "price=-1: must not be negative"),
@@ -417,7 +417,10 @@ def change_form(**fields: object) -> ModifyForm:
         ({"price": 39.405}, "price=39.405: has more than 2 decimals"),
         ({"validity": "GTC"}, "validity='GTC': must be one of DAY, IOC"),
         ({"disclosed_quantity": 21}, "disclosed_quantity=21: must be 0 (show all) to the quantity"),
-        ({"price": None}, "price=None: order type L needs a limit price"),
+        (
+            {"price": None},
+            "price=None: order type L needs a limit price; MKT is the type without one",
+        ),
         ({"trigger": 39}, "trigger=39: order type L has no trigger price"),
         (
             {"segment": Segment.MCX_FO, "product": Product.NRML, "validity": Validity.IOC},
