@@ -243,7 +243,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     Raises UsageError where an event loop is running already, as in Jupyter: `await main()` there.
     """
-    from neo_async.program import run as run_program
+    from neo_async.system.program import run as run_program
 
     return run_program(main)
 

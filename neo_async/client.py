@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from weakref import WeakSet
 
-from neo_async.accounts import endpoints_of
+from neo_async.account.accounts import endpoints_of
 from neo_async.calendar import INDIA, Calendar
 from neo_async.config import (
     ConnectionSettings,
@@ -50,7 +50,6 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
-from neo_async.program import OpenAtBroker, note_left_open
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import KillSwitch
@@ -58,6 +57,7 @@ from neo_async.risk.watchdog import DeadMansSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.session.requests import SessionRequests
 from neo_async.session.session_file import SessionFile, default_path
+from neo_async.system.program import OpenAtBroker, note_left_open
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter

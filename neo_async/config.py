@@ -15,10 +15,10 @@ from typing import Final
 
 import msgspec
 
-from neo_async.accounts import Credentials as Credentials
-from neo_async.accounts import Endpoints as Endpoints
-from neo_async.accounts import KiteEndpoints as KiteEndpoints
-from neo_async.accounts import variable_reader as variable_reader
+from neo_async.account.accounts import Credentials as Credentials
+from neo_async.account.accounts import Endpoints as Endpoints
+from neo_async.account.accounts import KiteEndpoints as KiteEndpoints
+from neo_async.account.accounts import variable_reader as variable_reader
 from neo_async.errors import UsageError
 from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import Price

@@ -12,7 +12,7 @@ import typer
 
 from neo_async.cli import output
 from neo_async.errors import UsageError
-from neo_async.program import note_told
+from neo_async.system.program import note_told
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

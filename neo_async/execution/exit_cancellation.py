@@ -11,7 +11,7 @@ from neo_async.config import OnExit
 from neo_async.errors import NeoError, OrderAlreadyFinal
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
-from neo_async.program import is_stopping
+from neo_async.system.program import is_stopping
 from neo_async.wire.tags import is_exit
 
 EXIT_SECONDS = 20.0

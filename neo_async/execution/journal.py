@@ -62,7 +62,7 @@ from neo_async.execution.journal_schema import (
     storable,
 )
 from neo_async.execution.journal_writers import LoopWriter, ThreadWriter
-from neo_async.file_lock import release
+from neo_async.system.file_lock import release
 
 WRITES_BETWEEN_CHECKPOINTS = 2000
 MAX_WRITES_BETWEEN_CHECKPOINTS = 50_000

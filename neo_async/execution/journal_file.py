@@ -1,6 +1,6 @@
 """The file of a journal: opened, taken over from an older version, read, checkpointed and closed.
 
-The file, its log and `<file>-lock` are private files of their owner (see `neo_async.files`).
+The file, its log and `<file>-lock` are private files of their owner (see `neo_async.system.files`).
 Everything here waits for the disk, so the event loop has it done in a thread.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from neo_async import files
 from neo_async.base.logs import Log
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
@@ -36,7 +35,8 @@ from neo_async.execution.journal_schema import (
     read_halt,
     read_ids,
 )
-from neo_async.file_lock import Held, hold, release
+from neo_async.system import files
+from neo_async.system.file_lock import Held, hold, release
 
 BUSY_TIMEOUT_SECONDS = 0.25
 """Time for which an opening, reading or checkpoint waits for the lock of another program."""

@@ -46,7 +46,7 @@ from neo_async.execution.journal_schema import (
     Intent,
     Write,
 )
-from neo_async.file_lock import release
+from neo_async.system.file_lock import release
 from tests.clients import client_of, exchange_of
 from tests.execution.journals import opened, posix, read_as_a_login_does
 

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from neo_async import file_lock
 from neo_async.config import Credentials, Endpoints
 from neo_async.errors import UsageError
 from neo_async.model.session import Session
@@ -25,6 +24,7 @@ from neo_async.session.session_file import (
     forget_login,
     stored_logins,
 )
+from neo_async.system import file_lock
 
 MIDNIGHT_IST = 1_795_199_400.0
 """2026-11-21 00:00 in India."""
