@@ -86,14 +86,13 @@ def test_banking_stands_on_its_own() -> None:
     loaded = json.loads(run_python("-W", "error", "-c", code))
     packages = {name.split(".")[1] for name in loaded}
     assert packages == {
-        "accounts",
-        "accounts_file",
+        "account",
         "banking",
         "base",
         "config",
         "errors",
-        "files",
         "model",
+        "system",
         "transport",
         "wire",
     }
