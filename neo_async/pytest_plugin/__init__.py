@@ -1,1 +1,1 @@
-"""The pytest plugin: the entry point loads `fixtures`, which imports nothing heavy before its use."""
+"""The pytest plugin. Its entry point is `fixtures`, which imports nothing heavy before its use."""
