@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         Validity,
     )
     from neo_async.model.feed_state import FeedEvent, FeedState
+    from neo_async.model.frames import to_pandas, to_polars
     from neo_async.model.health import (
         BreakerHealth,
         FeedHealth,
@@ -191,6 +192,7 @@ _PUBLIC = {
         "Level", "OffsetKind", "OrderStatus", "OrderType", "Product", "Segment", "Side", "Validity",
     ),
     "neo_async.model.feed_state": ("FeedEvent", "FeedState"),
+    "neo_async.model.frames": ("to_pandas", "to_polars"),
     "neo_async.model.health": (
         "BreakerHealth", "FeedHealth", "Health", "LaneHealth", "LimiterHealth",
     ),
@@ -272,5 +274,6 @@ __all__ = [
     "SquaredOff", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl",
     "Trade", "TransportError", "TriggerStatus", "Unprotected", "UnreadableCredit", "UsageError",
     "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text", "recorded_ticks", "run",
+    "to_pandas", "to_polars",
 ]
 # fmt: on
