@@ -461,7 +461,7 @@ def test_square_off_asks_nobody_without_a_terminal(exchange: Exchange, invoke: I
 def test_what_is_left_exits_with_1(exchange: Exchange, invoke: Invoke) -> None:
     buy(exchange, invoke)
     # Nobody buys: there are no market makers, and no trade prints.
-    outcome = invoke("square-off", "--yes", "--timeout", "1", "--json")
+    outcome = invoke("square-off", "--yes", "--timeout", "4", "--json")
     assert outcome.exit_code == 1
     (row,) = json.loads(outcome.stdout)
     assert (row["symbol"], row["left"]) == ("TCS-EQ", 5)
