@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = {
     "orders": "benchmarks.orders",
     "journal": "benchmarks.journal",
+    "exits": "benchmarks.exits",
     "growth": "benchmarks.growth",
     "faults": "tests.simulation.__main__",
     "feed": "benchmarks.feed",

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         OrderRateLimit,
         OutcomeUnknown,
         PositionLimit,
+        PositionOpen,
         PriceLimit,
         ProductNotAllowed,
         ProtocolError,
@@ -78,6 +79,9 @@ if TYPE_CHECKING:
     from neo_async.execution.journal_schema import Intent, Outcome
     from neo_async.execution.order import Order, OrderChange
     from neo_async.execution.reconciliation import Reconciliation, ResolvedIntent
+    from neo_async.exits.plan import ExitPlan, PlanChange
+    from neo_async.exits.state import ExitReason, PlanStatus, Resting, Unprotected
+    from neo_async.exits.trigger import PriceTrigger, TriggerStatus
     from neo_async.feeds.buffers import Policy
     from neo_async.feeds.column_feed import ColumnFeed
     from neo_async.feeds.market_feed import MarketFeed
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
         Validity,
     )
     from neo_async.model.feed_state import FeedEvent, FeedState
+    from neo_async.model.frames import to_pandas, to_polars
     from neo_async.model.health import (
         BreakerHealth,
         FeedHealth,
@@ -125,7 +130,14 @@ if TYPE_CHECKING:
         OrderTerms,
         Trade,
     )
-    from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, TotalPnl
+    from neo_async.model.portfolio import (
+        Holding,
+        Limits,
+        OrderMargin,
+        Position,
+        SquaredOff,
+        TotalPnl,
+    )
     from neo_async.model.prometheus import prometheus_text
     from neo_async.model.ticks import (
         AuctionTick,
@@ -158,15 +170,18 @@ _PUBLIC = {
         "AnswerLost", "BankRejected", "BreakerOpen", "BrokerError", "ClockSkew", "DuplicateTag",
         "Halted", "InsufficientFunds", "InvalidField", "InvalidOrder", "JournalFailed",
         "LoginFailed", "LossLimit", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent",
-        "OpenOrdersLimit", "OrderAlreadyFinal", "OrderRateLimit", "OutcomeUnknown", "PositionLimit",
-        "PriceLimit", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "RateLimited",
-        "RefundUnknown", "Rejected", "RiskRefused", "SegmentNotAllowed", "ServerError",
-        "SessionEnded", "StaticIpRefused", "StoreFailed", "TransportError", "UnreadableCredit",
-        "UsageError", "ValueLimit", "WrongMpin", "WrongTotp",
+        "OpenOrdersLimit", "OrderAlreadyFinal", "OrderRateLimit", "OutcomeUnknown",
+        "PositionLimit", "PositionOpen", "PriceLimit", "ProductNotAllowed", "ProtocolError",
+        "QuantityLimit", "RateLimited", "RefundUnknown", "Rejected", "RiskRefused",
+        "SegmentNotAllowed", "ServerError", "SessionEnded", "StaticIpRefused", "StoreFailed",
+        "TransportError", "UnreadableCredit", "UsageError", "ValueLimit", "WrongMpin", "WrongTotp",
     ),
     "neo_async.execution.journal_schema": ("Intent", "Outcome"),
     "neo_async.execution.order": ("Order", "OrderChange"),
     "neo_async.execution.reconciliation": ("Reconciliation", "ResolvedIntent"),
+    "neo_async.exits.plan": ("ExitPlan", "PlanChange"),
+    "neo_async.exits.state": ("ExitReason", "PlanStatus", "Resting", "Unprotected"),
+    "neo_async.exits.trigger": ("PriceTrigger", "TriggerStatus"),
     "neo_async.feeds.buffers": ("Policy",),
     "neo_async.feeds.column_feed": ("ColumnFeed",),
     "neo_async.feeds.market_feed": ("MarketFeed",),
@@ -177,6 +192,7 @@ _PUBLIC = {
         "Level", "OffsetKind", "OrderStatus", "OrderType", "Product", "Segment", "Side", "Validity",
     ),
     "neo_async.model.feed_state": ("FeedEvent", "FeedState"),
+    "neo_async.model.frames": ("to_pandas", "to_polars"),
     "neo_async.model.health": (
         "BreakerHealth", "FeedHealth", "Health", "LaneHealth", "LimiterHealth",
     ),
@@ -190,7 +206,9 @@ _PUBLIC = {
         "Bracket", "HistoryRow", "OrderRequest", "OrderRow", "OrderTerms", "Trade",
     ),
     "neo_async.model.prometheus": ("prometheus_text",),
-    "neo_async.model.portfolio": ("Holding", "Limits", "OrderMargin", "Position", "TotalPnl"),
+    "neo_async.model.portfolio": (
+        "Holding", "Limits", "OrderMargin", "Position", "SquaredOff", "TotalPnl",
+    ),
     "neo_async.model.ticks": (
         "AuctionTick", "DepthRow", "IndexTick", "LiteTick", "MarketState", "MarketStatus",
         "PriceTick", "ScripTick", "Tick",
@@ -227,7 +245,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
     Raises UsageError where an event loop is running already, as in Jupyter: `await main()` there.
     """
-    from neo_async.program import run as run_program
+    from neo_async.system.program import run as run_program
 
     return run_program(main)
 
@@ -238,22 +256,24 @@ __all__ = [
     "AnswerLost", "AuctionTick", "BankRejected", "Bracket", "BreakerConfig", "BreakerHealth",
     "BreakerOpen", "BrokerError", "Calendar", "Candle", "Candles", "ChainRow", "ClockSkew",
     "ColumnFeed", "ConnectionSettings", "Credentials", "DepthRow", "DuplicateTag", "Durability",
-    "Endpoints", "FeedEvent", "FeedHealth", "FeedState", "FeedTimings", "FutureQuote",
-    "FuturesChain", "Halted", "Health", "Histogram", "HistoryRow", "Holding", "IndexTick",
-    "Instrument", "InstrumentLike", "InsufficientFunds", "Intent", "Interval", "InvalidField",
-    "InvalidOrder", "JournalFailed", "LaneHealth", "Level", "LimiterHealth", "Limits", "LiteTick",
-    "LivePositions", "LoginFailed", "LossLimit", "MarketFeed", "MarketState", "MarketStatus",
-    "Metrics", "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent", "OffsetKind",
-    "OnExit", "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order", "OrderAlreadyFinal",
-    "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit", "OrderRequest", "OrderRow",
-    "OrderSettings", "OrderStatus", "OrderTerms", "OrderType", "OrderUpdate", "Outcome",
-    "OutcomeUnknown", "Policy", "PoolLimits", "Position", "PositionLimit", "PositionUpdate",
-    "PriceLimit", "PriceTick", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit",
-    "Quote", "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
-    "RefundUnknown", "Rejected", "ResolvedIntent", "RiskLimits", "RiskRefused", "ScripTick",
-    "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side", "StaticIpRefused",
-    "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl", "Trade", "TransportError",
-    "UnreadableCredit", "UsageError", "Validity", "ValueLimit", "WrongMpin", "WrongTotp",
-    "prometheus_text", "recorded_ticks", "run",
+    "Endpoints", "ExitPlan", "ExitReason", "FeedEvent", "FeedHealth", "FeedState", "FeedTimings",
+    "FutureQuote", "FuturesChain", "Halted", "Health", "Histogram", "HistoryRow", "Holding",
+    "IndexTick", "Instrument", "InstrumentLike", "InsufficientFunds", "Intent", "Interval",
+    "InvalidField", "InvalidOrder", "JournalFailed", "LaneHealth", "Level", "LimiterHealth",
+    "Limits", "LiteTick", "LivePositions", "LoginFailed", "LossLimit", "MarketFeed", "MarketState",
+    "MarketStatus", "Metrics", "NeoClient", "NeoError", "NotAccepted", "NotLoggedIn", "NotSent",
+    "OffsetKind", "OnExit", "OpenOrdersLimit", "OptionChain", "OptionQuote", "Order",
+    "OrderAlreadyFinal", "OrderChange", "OrderFeed", "OrderMargin", "OrderRateLimit",
+    "OrderRequest", "OrderRow", "OrderSettings", "OrderStatus", "OrderTerms", "OrderType",
+    "OrderUpdate", "Outcome", "OutcomeUnknown", "PlanChange", "PlanStatus", "Policy", "PoolLimits",
+    "Position", "PositionLimit", "PositionOpen", "PositionUpdate", "PriceLimit", "PriceTick",
+    "PriceTrigger", "Product", "ProductNotAllowed", "ProtocolError", "QuantityLimit", "Quote",
+    "QuoteFilter", "Quotes", "RateLimited", "RateLimits", "Reconciliation", "Recording",
+    "RefundUnknown", "Rejected", "ResolvedIntent", "Resting", "RiskLimits", "RiskRefused",
+    "ScripTick", "Segment", "SegmentNotAllowed", "ServerError", "SessionEnded", "Side",
+    "SquaredOff", "StaticIpRefused", "StoreFailed", "StrikeRow", "Tick", "Timeouts", "TotalPnl",
+    "Trade", "TransportError", "TriggerStatus", "Unprotected", "UnreadableCredit", "UsageError",
+    "Validity", "ValueLimit", "WrongMpin", "WrongTotp", "prometheus_text", "recorded_ticks", "run",
+    "to_pandas", "to_polars",
 ]
 # fmt: on

@@ -29,6 +29,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time as time_module
+from calendar import isleap
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from types import MappingProxyType
@@ -163,11 +164,14 @@ class Calendar:
         """Return the names of the weekdays of a year on which a market has not its regular hours,
         by day. `sessions` tells what it has instead."""
         market = _market(segment)
-        days = (date(year, 1, 1) + timedelta(days=number) for number in range(366))
+        if type(year) is not int or not date.min.year <= year <= date.max.year:
+            raise UsageError(f"year={year!r}: must be a year, such as 2026")
+        first = date(year, 1, 1)
+        days = (first + timedelta(days=number) for number in range(365 + isleap(year)))
         return {
             day: name
             for day in days
-            if day.year == year and day.weekday() < 5
+            if day.weekday() < 5
             for hours, name in [self._hours(market, day)]
             if hours != OPEN
         }
@@ -196,9 +200,9 @@ class Calendar:
         """Return the first close of a market after a time, now unless given."""
         return self._next(segment, after, lambda times: times.close)
 
-    async def until(self, moment: str | time | datetime) -> None:
+    async def until(self, moment: str | time | Moment) -> None:
         """Wait until a time of today by India's clock (`"15:15"`, `"09:14:58"`, `time(15, 15)`), or
-        until a datetime. A time that has passed is not waited for.
+        until a moment: an aware datetime, or Unix seconds. One that has passed is not waited for.
 
             await calendar.until(calendar.next_open("nse_cm"))
         """
@@ -270,6 +274,8 @@ class Calendar:
         market = _market(segment)
         found = _day(day)
         for _ in range(_LONGEST_CLOSURE):
+            if found in (date.min, date.max):
+                break
             found += step
             if _is_trading(self._hours(market, found)[0]):
                 return found
@@ -286,12 +292,14 @@ class Calendar:
                     return in_india(end(times))
         raise UsageError(f"{market} has no session within a year of {in_india(seconds)}")
 
-    def _target(self, moment: str | time | datetime) -> float:
+    def _target(self, moment: str | time | Moment) -> float:
         """Return the Unix seconds of a time to wait for."""
-        if isinstance(moment, datetime):
+        if isinstance(moment, datetime | int | float):
             return self._seconds("moment", moment)
         if isinstance(moment, str):
             moment = _time_of_day("moment", moment)
+        if not isinstance(moment, time):
+            raise UsageError(f"moment={moment!r}: must be a time of day such as 15:15, or a moment")
         if moment.tzinfo is not None:
             raise UsageError(f"moment={moment!r}: must have no zone, a time of day is India's")
         return datetime.combine(in_india(self._clock()).date(), moment, IST).timestamp()
@@ -325,6 +333,8 @@ class Calendar:
 
 
 def _market(segment: str) -> str:
+    if isinstance(segment, str) and segment not in MARKETS:
+        segment = segment.lower()
     if segment not in MARKETS:
         raise UsageError(f"segment={segment!r}: must be one of {', '.join(MARKETS)}")
     return str(segment)

@@ -1,4 +1,7 @@
-"""The trading client: composes the services, and offers what they can do."""
+"""The trading client: composes the services, and offers what they can do.
+
+More than 500 lines, because the docstrings of all that a client does are here.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from weakref import WeakSet
 
-from neo_async.accounts import endpoints_of
+from neo_async.account.accounts import endpoints_of
 from neo_async.calendar import INDIA, Calendar
 from neo_async.config import (
     ConnectionSettings,
@@ -25,8 +29,9 @@ from neo_async.config import (
 )
 from neo_async.errors import Halted, NeoError, UsageError
 from neo_async.execution.engine import ExecutionEngine
-from neo_async.execution.exit_cancellation import leave
+from neo_async.execution.exit_cancellation import EXIT_SECONDS, leave
 from neo_async.execution.journal import Journal
+from neo_async.execution.journal_schema import CancelScope
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import Reconciliation
 from neo_async.feeds.buffers import DEFAULT_BOUND, Policy
@@ -45,7 +50,6 @@ from neo_async.model.updates import OrderUpdate, PositionUpdate
 from neo_async.monitoring import Monitor
 from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
-from neo_async.program import OpenAtBroker, note_left_open
 from neo_async.risk.engine import RiskEngine
 from neo_async.risk.exposure import ReferencePrices
 from neo_async.risk.kill_switch import KillSwitch
@@ -53,11 +57,15 @@ from neo_async.risk.watchdog import DeadMansSwitch
 from neo_async.session.manager import SessionManager
 from neo_async.session.requests import SessionRequests
 from neo_async.session.session_file import SessionFile, default_path
+from neo_async.system.program import OpenAtBroker, note_left_open
 from neo_async.transport.hidden import Hidden
 from neo_async.transport.kinds import Kind
 from neo_async.transport.limiter import Limiter
 from neo_async.wire.endpoints import CLIENT_IP
 from neo_async.wire.login import read_client_ip
+
+if TYPE_CHECKING:
+    from neo_async.exits.exits import Exits
 
 
 class NeoClient:
@@ -115,8 +123,8 @@ class NeoClient:
         takes up to `OrderSettings.resolution_timeout`. `orders` sets how orders are followed; see
         OrderSettings.
 
-        `on_exit` is `leave` or `cancel`: what becomes of the open orders of this client at the end
-        of `async with`; see OnExit.
+        `on_exit` is `leave`, `cancel` or `square_off`: what becomes of open orders and positions at
+        the end of `async with`; see OnExit.
 
         Scrip masters are kept in `instruments_directory`, `$XDG_CACHE_HOME/neo_async` unless given.
 
@@ -179,7 +187,13 @@ class NeoClient:
             clock=clock,
         )
         self.market = Market(self._requests, self.instruments, clock=clock)
-        self.portfolio = Portfolio(self._requests, self.market, self.instruments, clock=clock)
+        self.portfolio = Portfolio(
+            self._requests,
+            self.market,
+            self.instruments,
+            square_off=lambda **which: self.exits.square_off(**which),
+            clock=clock,
+        )
         self.portfolio.live.attach(self._engine.updates)
         self.portfolio.live.ignore_fills_if(self._engine.cache.has_odd_fill)
         self._engine.on_missed_fill(self.portfolio.live.on_missed_fill)
@@ -218,6 +232,7 @@ class NeoClient:
             self._market_feeds,
             self.portfolio.live,
             self._guard,
+            plan_problems=self._plan_problems,
             clock=clock,
         )
 
@@ -255,7 +270,9 @@ class NeoClient:
             fresh = True
         self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
-            return await self._session.login(code.value, fresh=fresh)
+            session = await self._session.login(code.value, fresh=fresh)
+        await self._start_exits()
+        return session
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Store the present session in a file that only this user can read; `resume` takes it up.
@@ -284,6 +301,33 @@ class NeoClient:
         self.loop = asyncio.get_running_loop()
         async with self._life_cycle.login():
             await self._session.resume(session)
+        await self._start_exits()
+
+    @cached_property
+    def exits(self) -> Exits:
+        """Plans that exit positions: brackets, covers, stops and targets, and price triggers."""
+        from neo_async.exits.exits import Exits  # a client without plans does not pay for it
+
+        return Exits(
+            self._engine,
+            self.orders,
+            self.market,
+            self.portfolio,
+            self.instruments,
+            new_feed=lambda on_tick: self.market_feed(level=Level.LITE, on_tick=on_tick),
+            journal=self._journal,
+            calendar=self.calendar,
+            clock=self._clock,
+        )
+
+    def _plan_problems(self) -> Sequence[str]:
+        return self.exits.problems if "exits" in self.__dict__ else ()
+
+    async def _start_exits(self) -> None:
+        """Go on with the plans that have not ended: of this client, and those in its journal."""
+        plans = [] if self._journal is None else await self._journal.plans()
+        if plans or "exits" in self.__dict__:
+            await self.exits.start(plans)
 
     @property
     def reconciliation(self) -> Reconciliation:
@@ -291,11 +335,21 @@ class NeoClient:
         return self._life_cycle.reconciliation
 
     def halt(
-        self, *, cancel_open: bool = True, reason: str = "halt() was called"
+        self,
+        *,
+        cancel_open: bool = True,
+        keep_stops: bool = False,
+        square_off: bool = False,
+        reason: str = "halt() was called",
     ) -> Awaitable[list[Order | NeoError]]:
         """Turn the kill switch. Place and modify raise Halted from this call on, also those that
         wait and were not sent. With `cancel_open`, every open order of the account is cancelled
         ahead of everything else, also where the journal cannot be written or a login is under way.
+
+        Exit plans end with it, and their positions stay without exits. With `keep_stops` their exit
+        orders stay and the plans go on; only entries are cancelled. With `square_off` every
+        position is closed at the market once no order is open, and the result holds those orders
+        and a PositionOpen for each position that is left; see `portfolio.square_off`.
 
         Cancels are repeated until the order book proves that no order is open and nothing of this
         client can arrive any more, or until the logout; meanwhile the log shows every 30 s, as an
@@ -311,7 +365,35 @@ class NeoClient:
 
         Needs the running loop, but no `await`: callbacks may call it.
         """
-        return self._switch.halt(cancel_open=cancel_open, reason=reason)
+        if keep_stops and (square_off or not cancel_open):
+            raise UsageError("keep_stops=True: leave out square_off, and cancel_open=False")
+        if square_off and not cancel_open:
+            raise UsageError("square_off=True cancels what is open first: leave out cancel_open")
+        scope = CancelScope.ALL if cancel_open else CancelScope.NONE
+        if keep_stops:
+            scope = CancelScope.ALL_BUT_EXITS
+        halting = self._switch.halt(scope=scope, reason=reason)
+        if scope is CancelScope.ALL and "exits" in self.__dict__:
+            self.exits.end(reason=f"halted: {reason}")
+        return self._square_off_after(halting) if square_off else halting
+
+    def _square_off_after(
+        self, halting: Awaitable[list[Order | NeoError]]
+    ) -> Awaitable[list[Order | NeoError]]:
+        """Return a task that closes every position once a halt has cancelled what is open."""
+        exits = self.exits
+
+        async def work() -> list[Order | NeoError]:
+            results = await halting
+            closed = await exits.square_off()
+            for one in closed:
+                if isinstance(one, NeoError):
+                    results.append(one)
+                else:
+                    results += map(self._engine.cache.orders.__getitem__, one.orders)
+            return results
+
+        return asyncio.shield(asyncio.create_task(work(), name="halt: square-off"))
 
     @property
     def halted(self) -> Halted | None:
@@ -365,7 +447,7 @@ class NeoClient:
     def market_feed(
         self,
         *,
-        level: Level | None,
+        level: Level | str | None,
         policy: Policy = ...,
         bound: int = ...,
         on_tick: Callable[[PriceTick], None] | None = ...,
@@ -376,7 +458,7 @@ class NeoClient:
     def market_feed(
         self,
         *,
-        level: Level | None = Level.SCRIP,
+        level: Level | str | None = Level.SCRIP,
         policy: Policy = Policy.CONFLATE,
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[Any], None] | None = None,
@@ -438,6 +520,8 @@ class NeoClient:
         note_left_open(
             OpenAtBroker(engine.ucc, len(engine.open_own_orders), len(engine.in_flight_requests))
         )
+        if "exits" in self.__dict__:
+            await self.exits.close()
         await self._life_cycle.end()
         if forget:
             self._session.forget()
@@ -495,6 +579,10 @@ class NeoClient:
     ) -> None:
         try:
             await leave(self._engine, self._on_exit)
+            if self._on_exit is OnExit.SQUARE_OFF and self._engine.is_logged_in:
+                for result in await self.portfolio.square_off(timeout=EXIT_SECONDS):
+                    if isinstance(result, NeoError):
+                        self._engine.cache.log.error("exit: %s", result)
         finally:
             await self.logout()
 

@@ -15,10 +15,10 @@ from typing import Final
 
 import msgspec
 
-from neo_async.accounts import Credentials as Credentials
-from neo_async.accounts import Endpoints as Endpoints
-from neo_async.accounts import KiteEndpoints as KiteEndpoints
-from neo_async.accounts import variable_reader as variable_reader
+from neo_async.account.accounts import Credentials as Credentials
+from neo_async.account.accounts import Endpoints as Endpoints
+from neo_async.account.accounts import KiteEndpoints as KiteEndpoints
+from neo_async.account.accounts import variable_reader as variable_reader
 from neo_async.errors import UsageError
 from neo_async.model.enums import Product, Segment
 from neo_async.model.orders import Price
@@ -176,7 +176,11 @@ class OnExit(StrEnum):
     CANCEL = "cancel"
     """Those that the client has placed are cancelled before the logout, which waits up to 20 s for
     their confirmation; what may still be open then is logged as an error. Orders of other
-    applications are left alone."""
+    applications are left alone, and so are the exit orders of plans, which protect positions."""
+    SQUARE_OFF = "square_off"
+    """Open orders are cancelled as by CANCEL, exits of plans included, and then every position of
+    the account is closed at the market, whoever opened it; what is left after 20 s is logged as an
+    error."""
 
 
 class Durability(StrEnum):

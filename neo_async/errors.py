@@ -38,6 +38,7 @@
     │   └── RefundUnknown          a refund may or may not have been initiated
     ├── NotAccepted                an order request was sent, and proved to have had no effect
     ├── JournalFailed              the journal cannot be opened or written; nothing was sent
+    ├── PositionOpen               a square-off has not closed a position
     ├── StoreFailed                the store of received credits cannot be opened or written
     └── ProtocolError              an answer arrived that is not what the protocol promises
         └── UnreadableCredit       one entry of a batch of credits cannot be read
@@ -444,6 +445,19 @@ class JournalFailed(NeoError):
 class StoreFailed(NeoError):
     """The store of received credits cannot be opened, read or written. Credits that are not in it
     yet will be delivered again."""
+
+
+class PositionOpen(NeoError):
+    """A position is still open after a square-off. `net` is what is left of it, in units, as the
+    positions report showed last; `reason` is why it could not be closed."""
+
+    def __init__(self, segment: str, symbol: str, product: str, net: int, *, reason: str) -> None:
+        super().__init__(f"{symbol} ({segment}, {product}) is not flat, net {net}: {reason}")
+        self.segment = segment
+        self.symbol = symbol
+        self.product = product
+        self.net = net
+        self.reason = reason
 
 
 class ProtocolError(NeoError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
@@ -49,9 +49,12 @@ class Monitor:
         positions: LivePositions,
         guard: RiskEngine | None = None,
         *,
+        plan_problems: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` gives Unix seconds, by which a session has its age."""
+        """`plan_problems` returns what is wrong with exit plans. `clock` gives Unix seconds, by
+        which a session has its age."""
+        self._plan_problems = plan_problems
         self._session = session
         self._limiter = limiter
         self._engine = engine
@@ -89,6 +92,7 @@ class Monitor:
                 *_feed_problems(feeds),
                 *_unacknowledged(self._market_feeds),
                 *(() if self._guard is None else self._guard.problems),
+                *self._plan_problems(),
                 *(f"{each} may have taken effect, or not" for each in unknown),
                 *(
                     f"order {each.number} is open, and was reported not to exist or exists twice"

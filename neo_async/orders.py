@@ -18,7 +18,7 @@ from neo_async.execution.order_arguments import (
     request_of,
 )
 from neo_async.execution.sender import Request
-from neo_async.execution.validation import check_against, check_bracket, slices
+from neo_async.execution.validation import check_against, check_bracket, check_tradable, slices
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.instruments import Instrument, InstrumentLike
@@ -161,7 +161,7 @@ class Orders:
             segment, symbol, side, quantity = leading_arguments(
                 self._instruments, segment, symbol, side
             )
-        request = self._placement(order_of(segment, symbol, side, quantity, terms))
+        request = self.placement(order_of(segment, symbol, side, quantity, terms))
         self._engine.check_trading_state(Kind.PLACE)
         if self._guard is None:
             return await self._engine.place(request, wait_for_outcome=wait_for_outcome)
@@ -197,7 +197,7 @@ class Orders:
         checked = []
         for position, order in enumerate(requests):
             try:
-                checked.append(self._placement(request_of(order, self._instruments)))
+                checked.append(self.placement(request_of(order, self._instruments)))
             except InvalidOrder as error:
                 field = f"requests[{position}].{error.field}"
                 raise InvalidOrder(field, error.value, error.rule) from error
@@ -253,11 +253,11 @@ class Orders:
             "disclosed_quantity": disclosed_quantity,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        self._modification(order, given)  # what is malformed is refused at once
+        self.modification(order, given)  # what is malformed is refused at once
         async with self._engine.modification_lock(order):
             await self._engine.until_terms_known(order, given.keys())
             self._engine.check_trading_state(Kind.MODIFY)
-            request = self._modification(order, given)
+            request = self.modification(order, given)
             reservation = None
             if self._guard is not None:
                 reservation = await self._admit_change(self._guard, order, request)
@@ -350,16 +350,18 @@ class Orders:
 
     # --- checked requests ---------------------------------------------------------------------
 
-    def _placement(self, order: OrderRequest) -> Request:
-        """Check an order by all that is known of it, and return the placement to send. Raises
-        InvalidOrder."""
+    def placement(
+        self, order: OrderRequest, *, kind: Kind = Kind.PLACE, is_sliced: bool = False
+    ) -> Request:
+        """Check an order by all that is known of it, and return the placement to send. The freeze
+        quantity does not bind an order that will be sliced. Raises InvalidOrder."""
         client_tag = self._tags.make(order.tag)
         terms = check_order(order)
         form = place_form(terms, client_tag, order.bracket)
         instrument = self._listed_instrument(terms)
         if instrument is not None:
-            self._check_against(instrument, terms, order.bracket)
-        return Request(Kind.PLACE, PLACE, form, client_tag, terms=terms)
+            self._check_against(instrument, terms, order.bracket, is_sliced=is_sliced)
+        return Request(kind, PLACE, form, client_tag, terms=terms)
 
     def _slices(self, order: OrderRequest) -> list[OrderRequest]:
         """Return the order as several that the exchange takes. Raises InvalidOrder."""
@@ -402,7 +404,9 @@ class Orders:
         if bracket is not None:
             check_bracket(instrument, bracket)
 
-    def _modification(self, order: Order, given: Mapping[str, object]) -> Request:
+    def modification(
+        self, order: Order, given: Mapping[str, object], *, kind: Kind = Kind.MODIFY
+    ) -> Request:
         """Check the order as it would be with the given terms, and return the modification to send.
         Raises InvalidOrder."""
         terms = msgspec.structs.replace(order.terms, **given)
@@ -427,7 +431,7 @@ class Orders:
                 is_banded=self._has_bands(order.segment),
             )
         form = modify_form(order.number, terms)
-        return Request(Kind.MODIFY, MODIFY, form, order=order, terms=terms)
+        return Request(kind, MODIFY, form, order=order, terms=terms)
 
     def _instrument(self, segment: str, symbol: str) -> Instrument | None:
         return None if self._instruments is None else self._instruments.find(segment, symbol)
@@ -438,7 +442,7 @@ class Orders:
         instrument = self._instrument(terms.segment, terms.symbol)
         if instrument is None and self._instruments is not None:
             self._instruments.resolver.check_symbol(terms.segment, terms.symbol)
-        return instrument
+        return None if instrument is None else check_tradable(instrument)
 
     def _has_bands(self, segment: str) -> bool:
         return self._instruments is not None and self._instruments.is_of_today(segment)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neo_async.accounts import PRODUCTION_LOGIN, endpoints_of
+from neo_async.account.accounts import PRODUCTION_LOGIN, endpoints_of
 from neo_async.banking import BankingProfile, VirtualAccounts
 from neo_async.base.env_file import read_env_file
 from neo_async.client import NeoClient

@@ -313,3 +313,35 @@ def test_what_is_no_market_day_or_time_is_refused(ask: Any, text: str) -> None:
     with pytest.raises(UsageError) as raised:
         ask()
     assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("moment", [None, [], b"15:15", float("nan"), -1, True, date(2026, 11, 24)])
+async def test_what_is_no_moment_is_not_waited_for(moment: Any) -> None:
+    with pytest.raises(UsageError, match="moment="):
+        await calendar.until(moment)
+
+
+async def test_until_takes_the_moments_that_other_calls_take() -> None:
+    at = calendar.INDIA.now() + 0.02
+    await calendar.until(at)
+    assert calendar.INDIA.now() >= at
+
+
+@pytest.mark.parametrize("year", ["2026", 2026.0, None, 0, 10_000, True])
+def test_what_is_no_year_has_no_holidays(year: Any) -> None:
+    with pytest.raises(UsageError, match="year="):
+        calendar.holidays("nse_cm", year)
+
+
+def test_the_ends_of_the_calendar_are_usage_errors() -> None:
+    assert calendar.Calendar().holidays("nse_cm", 9999)
+    with pytest.raises(UsageError, match="no trading day"):
+        calendar.next_trading_day("nse_cm", date.max)
+    with pytest.raises(UsageError, match="no trading day"):
+        calendar.previous_trading_day("nse_cm", date.min)
+
+
+def test_a_market_is_read_in_any_case_as_everywhere() -> None:
+    day = date(2026, 11, 24)
+    assert calendar.sessions("MCX_FO", day) == calendar.sessions("mcx_fo", day)
+    assert not calendar.is_trading_day("MF", day)

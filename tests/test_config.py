@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from neo_async.accounts import PRODUCTION_LOGIN
+from neo_async.account.accounts import PRODUCTION_LOGIN
 from neo_async.config import (
     BreakerConfig,
     ConnectionSettings,

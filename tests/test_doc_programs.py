@@ -65,6 +65,7 @@ order = await neo.orders.place(
 
 PAGES_NEED: dict[str, str] = {
     "risk.md": "def alarm(reason): ...",
+    "instruments.md": "await neo.instruments.load(Segment.NSE_FO)",
     "__init__.py": "",
 }
 """What a page's blocks take for given beside that."""

@@ -29,6 +29,7 @@ from neo_async.errors import (
     OrderRateLimit,
     OutcomeUnknown,
     PositionLimit,
+    PositionOpen,
     PriceLimit,
     ProductNotAllowed,
     ProtocolError,
@@ -147,6 +148,10 @@ SENTENCES = [
     ),
     (JournalFailed("the disk is full"), "the disk is full"),
     (StoreFailed("the disk is full"), "the disk is full"),
+    (
+        PositionOpen("nse_cm", "ITBEES-EQ", "MIS", -5, reason="no margin"),
+        "ITBEES-EQ (nse_cm, MIS) is not flat, net -5: no margin",
+    ),
     (ProtocolError("the answer is empty"), "the answer is empty"),
     (
         UnreadableCredit("it has no amount", reference="R1", entry='{"ref":"R1"}'),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from neo_async import files
+from neo_async.system import files
 
 
 def test_a_file_is_replaced_by_one_that_its_owner_alone_can_read(tmp_path: Path) -> None:

@@ -216,7 +216,10 @@ async def test_an_option_is_chosen_by_its_distance_from_the_money() -> None:
         assert option.expiry == neo.instruments.nearest_expiry("NIFTY", kind="OPT")
         put = neo.instruments.option("NIFTY", "pe", spot=24_412.35, strikes_out=2, expiry=1)
         assert (put.strike, put.option_type) == (24_300.0, "PE")
-        assert [option.expiry, put.expiry] == neo.instruments.expiries("NIFTY", kind="OPT")[:2]
+        # A week apart, unless a holiday moves one of them.
+        assert [option.expiry, put.expiry] == (await neo.market.expiries("NIFTY", kind="option"))[
+            :2
+        ]
         inside = neo.instruments.option("nse_cm|Nifty 50", "CE", spot=24_412, strikes_out=-1)
         assert inside.strike == 24_350.0
         live = await neo.market.option("NIFTY", "CE", strikes_out=2)
@@ -242,8 +245,14 @@ async def test_feeds_take_any_name_and_indices_have_their_own_stream() -> None:
         async with neo.market_feed() as feed:
             await feed.subscribe(["ITBEES-EQ", one, "nse_cm:19084", "nse_cm:nifty 50", index])
             assert feed.subscriptions == 3
-            names = ("Nifty 50", index)
-            await until(lambda: feed.latest(one) and all(map(feed.latest_index, names)))
+            await until(
+                lambda: (
+                    feed.latest(one) and feed.latest_index("Nifty 50") and feed.latest_index(index)
+                )
+            )
+            for wrong in ("Nifty 50", "NIFTY", index):
+                with pytest.raises(UsageError, match=r"is an index: .*latest_index"):
+                    feed.latest(wrong)
             assert feed.last_price("ITBEES") == feed.last_price(KEY) is not None
             await feed.unsubscribe(["ITBEES", "NIFTY", index])
             assert feed.subscriptions == 0
@@ -266,6 +275,85 @@ async def test_a_feed_without_scrip_masters_says_what_to_load() -> None:
 
 def without(order: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in order.items() if name != key}
+
+
+# --- indices, numbers and lower case ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NIFTY", "nifty", "Nifty 50", "NIFTY50", "nse_cm:nifty50", "nse_cm|26000", "Bank Nifty"],
+)
+async def test_an_index_is_the_same_for_every_call_and_has_no_orders(name: str) -> None:
+    async with trading(Segment.NSE_CM) as (exchange, neo):
+        index = neo.instruments.resolve(name)
+        assert index.symbol == ("BANKNIFTY" if "Bank" in name else "NIFTY")
+        assert (await neo.market.quotes([name]))[name].last_price
+        assert len(await neo.market.candles(name, "D", start="2026-11-02"))
+        async with neo.market_feed() as feed:
+            await feed.subscribe([name])
+            await until(lambda: feed.latest_index(name))
+        before = len(await paths(exchange))
+        for arguments in ((name,), (index,), (Segment.NSE_CM, index.symbol)):
+            with pytest.raises(InvalidOrder, match="is an index, which has no orders"):
+                await neo.orders.place(*arguments, "buy", 10, **TERMS)
+        for arguments in ((name,), (index,)):
+            with pytest.raises(InvalidOrder, match="is an index, which has no orders"):
+                await neo.portfolio.margin(*arguments, "buy", 10, **TERMS)
+        assert len(await paths(exchange)) == before, "nothing was sent"
+
+
+async def test_an_index_that_is_not_in_the_scrip_master_says_so() -> None:
+    async with trading(Segment.NSE_CM) as (_, neo):
+        with pytest.raises(InvalidField, match=r"an index that .* take it as 'nse_cm.INDIA VIX'"):
+            neo.instruments.resolve("IndiaVix")
+        with pytest.raises(InvalidOrder, match="is an index"):
+            await neo.orders.place("India VIX", "buy", 10, **TERMS)
+
+
+@pytest.mark.parametrize("name", ["nse_cm:itbees-eq", "nse_cm|Itbees-Eq", "nse_cm:itbees"])
+async def test_a_symbol_in_lower_case_means_the_same_to_every_call(name: str) -> None:
+    async with trading(Segment.NSE_CM) as (_, neo):
+        assert neo.instruments.resolve(name).key == KEY
+        assert (await neo.market.quotes([name]))[name].symbol == "ITBEES-EQ"
+        assert (await neo.market.candles(name, "D", start="2026-11-23")).instrument == KEY
+        async with neo.market_feed() as feed:
+            await feed.subscribe([name])
+            await until(lambda: feed.symbols)
+            assert feed.symbols == {KEY: "ITBEES-EQ"}
+        for call in (lambda: neo.market.quotes([name + "x"]), lambda: feed.subscribe([name + "x"])):
+            with pytest.raises(InvalidField, match="did you mean ITBEES-EQ"):
+                await call()
+
+
+@pytest.mark.parametrize("name", ["nse_cm|019084", "nse_cm:00"])
+async def test_a_token_with_leading_zeros_is_refused_by_every_call(name: str) -> None:
+    async with trading(Segment.NSE_CM) as (exchange, neo), neo.market_feed() as feed:
+        before = len(await paths(exchange))
+        for call in (
+            lambda: neo.market.quotes([name]),
+            lambda: neo.market.candles(name, "D", start="2026-11-23"),
+            lambda: neo.portfolio.margin(name, "buy", 10, **TERMS),
+            lambda: neo.orders.place(name, "buy", 10, **TERMS),
+            lambda: neo.orders.cancel_all(instrument=name),
+            lambda: feed.subscribe([name]),
+        ):
+            with pytest.raises(UsageError, match=r"leading zero|must be written as"):
+                await call()
+        assert len(await paths(exchange)) == before, "nothing was sent"
+
+
+async def test_a_token_alone_is_answered_with_its_key() -> None:
+    async with trading(Segment.NSE_CM) as (_, neo):
+        with pytest.raises(InvalidField, match=r"a token needs its segment: 'nse_cm.19084'"):
+            neo.instruments.resolve("19084")
+
+
+@pytest.mark.parametrize("what", [["ITBEES"], {}, None, 5])
+async def test_what_is_no_name_is_refused_in_a_list_of_names(what: Any) -> None:
+    async with trading(Segment.NSE_CM) as (_, neo):
+        with pytest.raises(InvalidField, match="must be an Instrument"):
+            await neo.market.quotes([what])
 
 
 @pytest.mark.parametrize(
@@ -292,6 +380,6 @@ async def test_a_keyword_that_place_does_not_have_is_answered_with_the_right_one
 @pytest.mark.parametrize("name", ["NIFTY", "nse_cm|26000", "nse_cm:Nifty 50", "BANKNIFTY"])
 async def test_an_order_for_an_index_is_refused_before_it_is_sent(name: str) -> None:
     async with trading(Segment.NSE_CM) as (exchange, neo):
-        with pytest.raises(InvalidOrder, match="is an index, which cannot be traded"):
+        with pytest.raises(InvalidOrder, match="is an index, which has no orders"):
             await neo.orders.place(name, "buy", 1, product="MIS", price="24000")
         assert exchange.market.ledger == []

@@ -86,14 +86,13 @@ def test_banking_stands_on_its_own() -> None:
     loaded = json.loads(run_python("-W", "error", "-c", code))
     packages = {name.split(".")[1] for name in loaded}
     assert packages == {
-        "accounts",
-        "accounts_file",
+        "account",
         "banking",
         "base",
         "config",
         "errors",
-        "files",
         "model",
+        "system",
         "transport",
         "wire",
     }
@@ -123,3 +122,19 @@ def test_vocabularies_hold_the_codes_of_the_wire() -> None:
         vocabulary = getattr(neo_async, name)
         assert issubclass(vocabulary, Enum)
         assert msgspec.convert(next(iter(vocabulary)).value, vocabulary) is next(iter(vocabulary))
+
+
+@pytest.mark.parametrize("package", ["execution", "feeds", "risk", "session"])
+def test_every_module_of_a_package_has_tests_in_a_test_module_of_its_name(package: str) -> None:
+    modules = {path.stem for path in (ROOT / "neo_async" / package).glob("*.py")} - {"__init__"}
+    assert modules
+    with_tests = {
+        path.stem.removeprefix("test_")
+        for path in (ROOT / "tests" / package).glob("test_*.py")
+        if any(
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name.startswith("test_")
+            for node in ast.parse(path.read_text()).body
+        )
+    }
+    assert modules <= with_tests, f"without a test module: {sorted(modules - with_tests)}"

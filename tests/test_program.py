@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -18,9 +17,7 @@ from typing import Any
 import pytest
 
 import neo_async
-from neo_async import NeoClient, OnExit, OrderStatus, Product, Segment, Side, UsageError
-from tests.clients import CANCEL, client_of, exchange_of
-from tests.fake_servers import Reply, fault_proxy
+from neo_async import NeoClient, Product, Segment, Side, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
@@ -207,49 +204,3 @@ ENVIRONMENT = {
     "NEO_UCC": "ABC12",
     "NEO_MPIN": "070809",
 }
-
-
-@pytest.mark.parametrize("live", [True, False])
-async def test_cancel_cancels_what_this_client_placed_also_after_an_error(live: bool) -> None:
-    async with exchange_of() as exchange, client_of(exchange) as other:
-        theirs = await other.orders.place(*BUY, **CNC)
-        orders = []
-        neo = client_of(exchange, live_updates=live, on_exit="cancel")
-
-        async def trade() -> None:
-            async with neo:
-                orders.extend([await neo.orders.place(*BUY, **CNC) for _ in range(3)])
-                raise ZeroDivisionError
-
-        with pytest.raises(ZeroDivisionError):
-            await trade()
-        assert [order.status for order in orders] == [OrderStatus.CANCELLED] * 3
-        await other.orders.book()
-        assert not theirs.is_final
-    assert not neo.health().logged_in_since
-
-
-async def test_leave_leaves_them_and_logs_how_many(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="neo_async.orders")
-    async with exchange_of() as exchange:
-        async with client_of(exchange, on_exit=OnExit.LEAVE) as neo:
-            order = await neo.orders.place(*BUY, **CNC)
-        assert not order.is_final
-    expected = "exit: by the last reports 1 orders are open at the broker"
-    assert f"{exchange.credentials.ucc}: {expected}" in caplog.messages
-
-
-async def test_what_cannot_be_cancelled_in_time_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    refused = {CANCEL: Reply({"stCode": 1041, "errMsg": "not now", "stat": "Not_Ok"}, 400)}
-    async with (
-        exchange_of() as exchange,
-        fault_proxy(exchange, lambda *answer: None, refused=refused) as endpoints,
-    ):
-        loop = asyncio.get_running_loop()
-        async with client_of(exchange, endpoints=endpoints, on_exit="cancel") as neo:
-            order = await neo.orders.place(*BUY, **CNC)
-            began = loop.time()
-        assert 20.0 <= loop.time() - began < 25.0
-    errors = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
-    assert any(order.number in text and "not now" in text for text in errors)
-    assert "after 20 s 1 of 1 orders may still be open" in errors[-1]

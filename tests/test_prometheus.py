@@ -181,7 +181,7 @@ async def test_the_gauges_show_what_one_alerts_on() -> None:
             assert 0 <= metrics.feed_ages["order feed"] <= 2.5
             assert metrics.session_age == pytest.approx(3.0, abs=0.5)
             assert (metrics.open_orders, metrics.is_halted) == (1, False)
-            assert metrics.waiting == {"cancel": 0, "modify": 0, "place": 0, "read": 0}
+            assert metrics.waiting == {kind.name.lower(): 0 for kind in Kind}
             assert metrics.pnl == {"realised": 0.0, "unrealised": 0.0}
             other._connection.state = other._connection.state.WAITING
             assert neo.metrics().feeds_live == {"order feed": True, "market feed": False}

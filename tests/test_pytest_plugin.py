@@ -12,7 +12,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PLUGIN = "neo_async.pytest_plugin"
+PLUGIN = "neo_async.pytest_plugin.fixtures"
 
 BOT_TESTS = """
 import asyncio

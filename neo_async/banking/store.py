@@ -25,8 +25,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from neo_async import files
 from neo_async.errors import StoreFailed
+from neo_async.system import files
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,6 +17,7 @@ from neo_async.base.text import shown
 ORDERS = "neo_async.orders"
 JOURNAL = "neo_async.execution.journal"
 RISK = "neo_async.risk.engine"
+EXITS = "neo_async.exits"
 PORTFOLIO = "neo_async.portfolio.portfolio"
 MARKET_DATA = "neo_async.market_data"
 FEEDS = "neo_async.feeds.market_feed"

@@ -14,9 +14,11 @@ from neo_async.cli import (
     connection,
     demo,
     exchange,
+    exits,
     instruments,
     market,
     output,
+    square_off,
     trade,
     watch,
 )
@@ -92,6 +94,7 @@ _PANELS = {
         account.limits,
     ),
     "Orders": (trade.place, trade.modify, trade.cancel, trade.margin),
+    "Exits": (exits.bracket, exits.cover, exits.protect, exits.exits, square_off.square_off),
     "Market": (market.quote, market.chain, market.candles, watch.watch, instruments.instruments),
 }
 

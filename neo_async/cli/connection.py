@@ -12,13 +12,13 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 import neo_async
-from neo_async import files
-from neo_async.accounts import endpoints_of
+from neo_async.account.accounts import endpoints_of
 from neo_async.base.env_file import read_env_file
 from neo_async.client import NeoClient
 from neo_async.config import ConnectionSettings, Credentials, Endpoints, PoolLimits
 from neo_async.errors import UsageError
 from neo_async.session.session_file import default_path, forget_login, stored_logins
+from neo_async.system import files
 from neo_async.transport.hidden import Hidden
 
 T = TypeVar("T")
@@ -110,14 +110,20 @@ class Account:
 
     @contextlib.asynccontextmanager
     async def connect(
-        self, *, fresh: bool = False, totp: str | None = None
+        self,
+        *,
+        fresh: bool = False,
+        totp: str | None = None,
+        journal: Path | None = None,
+        connections: ConnectionSettings = _CONNECTIONS,
     ) -> AsyncIterator[NeoClient]:
         """Return a logged-in client. A login made here, or renewed in the block, is stored."""
         neo = NeoClient(
             self.credentials,
             endpoints=self.endpoints,
             session=self.path,
-            connections=_CONNECTIONS,
+            connections=connections,
+            journal=journal,
         )
         try:
             await self._login(neo, fresh, totp)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from neo_async import files
 from neo_async.cli import output
+from neo_async.system import files
 
 if TYPE_CHECKING:
     from neo_async.exchange import Exchange

@@ -129,6 +129,15 @@ def new_file(text: Any) -> Path:
     return path
 
 
+def existing_file(text: Any) -> Path:
+    """Read the path of a file to read."""
+    path = Path(text)
+    if not path.is_file():
+        reason = "is a directory" if path.is_dir() else "there is no such file"
+        raise typer.BadParameter(f"{str(path)!r}: {reason}")
+    return path
+
+
 def listed(choices: Iterable[StrEnum]) -> str:
     """Return the values as in a sentence: `B (buy) or S (sell)`."""
     *others, last = map(shown, choices)

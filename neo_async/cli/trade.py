@@ -28,7 +28,7 @@ from neo_async.wire.numbers import price_text
 from neo_async.wire.rules import check_order, margin_form, place_form
 from neo_async.wire.tags import TagMaker
 
-_Instrument: TypeAlias = Annotated[
+OrderedInstrument: TypeAlias = Annotated[
     list[str],
     typer.Argument(
         metavar="INSTRUMENT",
@@ -36,8 +36,8 @@ _Instrument: TypeAlias = Annotated[
         help=f"{naming.HELP} Or segment and trading symbol: nse_cm RELIANCE-EQ.",
     ),
 ]
-_Side: TypeAlias = Annotated[Side, choice_argument(Side, "SIDE")]
-_Quantity: TypeAlias = Annotated[
+OrderSide: TypeAlias = Annotated[Side, choice_argument(Side, "SIDE")]
+OrderQuantity: TypeAlias = Annotated[
     int, typer.Argument(metavar="QUANTITY", parser=whole_number(1), help="Units, not lots.")
 ]
 _Number: TypeAlias = Annotated[str, typer.Argument(metavar="ORDER", help="Order number.")]
@@ -62,7 +62,7 @@ _Wait: TypeAlias = Annotated[
 
 _SHOWING = "neo-async orders"
 
-_FOUND_LATER = "0"
+FOUND_LATER = "0"
 """Stands for symbol or token in a check of the other terms, before the instrument is looked up."""
 
 _SETTLED = (
@@ -75,9 +75,9 @@ _SETTLED = (
 
 
 def place(
-    instrument: _Instrument,
-    side: _Side,
-    quantity: _Quantity,
+    instrument: OrderedInstrument,
+    side: OrderSide,
+    quantity: OrderQuantity,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
@@ -124,7 +124,7 @@ def place(
         raise UsageError("a bracket needs both --target and --stop")
     request = OrderRequest(
         segment=name.segment,
-        symbol=name.symbol or _FOUND_LATER,
+        symbol=name.symbol or FOUND_LATER,
         side=side,
         quantity=quantity,
         product=product,
@@ -258,7 +258,7 @@ def _cancel_all(
     if not yes:
         rows = account.read(lambda neo: neo.orders.book(), fresh=fresh)
         open_rows = [row for row in rows if not row.status.is_final]
-        what = "\n".join(f"cancel {_describe_row(row)}" for row in open_rows)
+        what = [f"cancel {_describe_row(row)}" for row in open_rows]
         confirm(what or "cancel every open order: none at the moment", account, yes=yes)
     else:
         show_account(account)
@@ -292,9 +292,9 @@ def _cancel_all(
 
 
 def margin(
-    instrument: _Instrument,
-    side: _Side,
-    quantity: _Quantity,
+    instrument: OrderedInstrument,
+    side: OrderSide,
+    quantity: OrderQuantity,
     product: _Product,
     price: _Price = None,
     order_type: _Type = OrderType.LIMIT,
@@ -307,7 +307,7 @@ def margin(
     name = naming.read_words(instrument)
     margin_form(
         segment=name.segment,
-        token=_FOUND_LATER,
+        token=FOUND_LATER,
         side=side,
         quantity=quantity,
         product=product,

@@ -141,7 +141,7 @@ class Builder(msgspec.Struct, frozen=True, kw_only=True):
         replay = None
         if self.recording is not None:
             replay = Replay(
-                self.recording.path,
+                Path(self.recording.path),
                 recorded,
                 venue,
                 feeds.market,

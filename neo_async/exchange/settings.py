@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from pathlib import Path
 
@@ -64,12 +65,14 @@ class Recording(msgspec.Struct, frozen=True):
     and then runs at its speed, so that orders, candles and trading hours are of the recorded day.
     """
 
-    path: Path
+    path: str | os.PathLike[str]
     speed: float = 1.0
     """Factor to the recording's own pace; 0 plays as fast as subscribers read."""
 
     def __post_init__(self) -> None:
-        if type(self.speed) not in (int, float) or not self.speed >= 0:
+        if not isinstance(self.path, str | os.PathLike):
+            raise UsageError(f"path={self.path!r}: must be the path of a recording")
+        if type(self.speed) not in (int, float) or not 0 <= self.speed < math.inf:
             raise UsageError(
                 f"speed={self.speed!r}: must be a factor such as 1 or 10; 0 does not wait"
             )

@@ -129,7 +129,7 @@ class Exchange:
             raise UsageError("the exchange is open already")
         recorded = NOTHING
         if self._recording is not None:
-            recorded = await asyncio.to_thread(scan_recording, self._recording.path)
+            recorded = await asyncio.to_thread(scan_recording, Path(self._recording.path))
             self._clock.begin_at(recorded.first_ns / 1e9)
         async with contextlib.AsyncExitStack() as stack:
             store = await self._open_store(stack)

@@ -9,8 +9,8 @@ import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
-from neo_async import files
 from neo_async.errors import UsageError
+from neo_async.system import files
 
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT", "OPENSSL_CONF", "LD_LIBRARY_PATH")
 """Variables that the openssl command inherits: the rest of this process's environment may hold the

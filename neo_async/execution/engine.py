@@ -383,6 +383,11 @@ class ExecutionEngine:
         self._in_flight.on_late_order(listener)
 
     @property
+    def resolution_timeout(self) -> float:
+        """Seconds after the loss of an answer in which an order may still appear."""
+        return self._in_flight.resolution_timeout
+
+    @property
     def is_quiet(self) -> bool:
         """Whether no placement or change of this client can arrive at the broker any more."""
         return self._sender.is_quiet

@@ -11,7 +11,8 @@ from neo_async.config import OnExit
 from neo_async.errors import NeoError, OrderAlreadyFinal
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
-from neo_async.program import is_stopping
+from neo_async.system.program import is_stopping
+from neo_async.wire.tags import is_exit
 
 EXIT_SECONDS = 20.0
 """Seconds for which the exit waits for cancels and their confirmation. Service managers give a
@@ -29,7 +30,7 @@ async def leave(engine: ExecutionEngine, on_exit: OnExit) -> None:
     """Do with the open orders of a client what is set for its end."""
     if not engine.is_logged_in:
         return
-    if on_exit is OnExit.CANCEL:
+    if on_exit is not OnExit.LEAVE:
         await cancel_own_orders(engine)
         return
     if engine.open_own_orders and is_stopping():
@@ -102,7 +103,7 @@ class _Canceller:
         )
 
     def _open_orders(self) -> list[Order]:
-        orders = self._engine.open_own_orders
+        orders = [order for order in self._engine.open_own_orders if not is_exit(order.client_tag)]
         self._seen |= {order.number: order for order in orders}
         return orders
 

@@ -39,6 +39,7 @@ from neo_async.execution.journal_file import (
     close_file,
     open_file,
     read_intents,
+    read_plans,
 )
 from neo_async.execution.journal_forks import abandon_after_fork, keep_after_fork
 from neo_async.execution.journal_schema import (
@@ -49,7 +50,9 @@ from neo_async.execution.journal_schema import (
     SELECT_UNCANCELLED,
     UPDATE_OUTCOME,
     WRITE_HALT,
+    WRITE_PLAN,
     WRITE_SETTLED,
+    CancelScope,
     Halt,
     Intent,
     Outcome,
@@ -59,7 +62,7 @@ from neo_async.execution.journal_schema import (
     storable,
 )
 from neo_async.execution.journal_writers import LoopWriter, ThreadWriter
-from neo_async.file_lock import release
+from neo_async.system.file_lock import release
 
 WRITES_BETWEEN_CHECKPOINTS = 2000
 MAX_WRITES_BETWEEN_CHECKPOINTS = 50_000
@@ -267,16 +270,33 @@ class Journal:
 
         return await self._read(select)
 
+    # --- exit plans ---------------------------------------------------------------------------
+
+    def write_plan(self, plan: str, state: str, *, is_final: bool) -> None:
+        """Have the state of an exit plan, JSON, written before the next intent is, or soon. Never
+        raises; what cannot be written is kept, and written later."""
+        if self._writer is None:
+            return
+        self._writer.put((WRITE_PLAN, (self._ucc, plan, storable(state), int(is_final))))
+        self._count()
+
+    async def plans(self) -> list[str]:
+        """Return the states of the account's exit plans that have not ended, oldest first, as JSON.
+        Reads in a thread, and raises, as `intents`."""
+        if self._file is None:
+            raise JournalFailed(f"the journal {self.path} cannot be read: {self._why_closed}")
+        return await asyncio.to_thread(read_plans, self.path, self._absolute_path, self._ucc)
+
     # --- the halt -----------------------------------------------------------------------------
 
-    def write_halt(self, halted: Halted, *, cancels_open: bool) -> None:
+    def write_halt(self, halted: Halted, *, scope: CancelScope) -> None:
         """Write that the account's orders are halted, over what was written of an earlier halt.
 
         It is written at once when the file can be written, and else as soon as it can, before
         anything that waits. A journal that is not open writes it when it is opened. Never raises.
         """
-        self._halt = Halt(halted.reason, halted.since, cancels_open)
-        row = (self._ucc, storable(halted.reason), float(halted.since), int(cancels_open))
+        self._halt = Halt(halted.reason, halted.since, scope)
+        row = (self._ucc, storable(halted.reason), float(halted.since), int(scope))
         self._put_halt((WRITE_HALT, row))
 
     def clear_halt(self) -> None:
@@ -284,15 +304,15 @@ class Journal:
         self._halt = None
         self._put_halt((CLEAR_HALT, (self._ucc,)))
 
-    def read_halt(self) -> tuple[Halted, bool] | None:
+    def read_halt(self) -> tuple[Halted, CancelScope] | None:
         """Return the halt of the account that was written last, perhaps by an earlier process, and
-        whether its open orders were to be cancelled; None when its orders are not halted.
+        which open orders were still to be cancelled; None when its orders are not halted.
 
         The file was read when the journal was opened; before that only this process is known.
         """
         if self._halt is None:
             return None
-        return Halted(self._halt.reason, since=self._halt.since), self._halt.cancels_open
+        return Halted(self._halt.reason, since=self._halt.since), self._halt.scope
 
     def _put_halt(self, write: Write) -> None:
         if self._writer is None:

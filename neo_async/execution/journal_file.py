@@ -1,6 +1,6 @@
 """The file of a journal: opened, taken over from an older version, read, checkpointed and closed.
 
-The file, its log and `<file>-lock` are private files of their owner (see `neo_async.files`).
+The file, its log and `<file>-lock` are private files of their owner (see `neo_async.system.files`).
 Everything here waits for the disk, so the event loop has it done in a thread.
 """
 
@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from neo_async import files
 from neo_async.base.logs import Log
 from neo_async.config import Durability
 from neo_async.errors import JournalFailed
 from neo_async.execution.journal_schema import (
+    SELECT_ALL_PLANS,
     SELECT_OPEN_IDS,
+    SELECT_PLANS,
     TABLES,
     VERSION,
     Halt,
@@ -34,7 +35,8 @@ from neo_async.execution.journal_schema import (
     read_halt,
     read_ids,
 )
-from neo_async.file_lock import Held, hold, release
+from neo_async.system import files
+from neo_async.system.file_lock import Held, hold, release
 
 BUSY_TIMEOUT_SECONDS = 0.25
 """Time for which an opening, reading or checkpoint waits for the lock of another program."""
@@ -128,6 +130,43 @@ def read_intents(
     return intents
 
 
+def read_plans(path: Path, location: Path, ucc: str) -> list[str]:
+    """Return the states of the account's plans that have not ended, oldest first, as JSON. Raises
+    JournalFailed as `read_intents` does."""
+    try:
+        with contextlib.closing(_connect(location)) as file:
+            plans = [state for (state,) in file.execute(SELECT_PLANS, (ucc,))]
+            if not all(isinstance(state, str) for state in plans):
+                raise Unreadable("a state in its table 'plans' is not text")
+            return plans
+    except (*FAILURES, Unreadable) as error:
+        raise JournalFailed(f"the journal {path} cannot be read ({error}): {WHAT_TO_DO}") from error
+
+
+def read_all_plans(path: Path) -> list[tuple[str, str]]:
+    """Return account and state, JSON, of every plan in a journal, those that have ended included.
+
+    The one written last comes last. Another process may be writing the journal: nothing is written
+    or locked. Raises JournalFailed for a file that is no journal or cannot be read.
+    """
+    try:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS)
+        ) as file:
+            file.execute("PRAGMA trusted_schema = OFF")
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_schema")}
+            if "intents" not in tables:
+                raise Unreadable("it is not a journal")
+            # A journal of an earlier version has no plans.
+            plans = [*file.execute(SELECT_ALL_PLANS)] if "plans" in tables else []
+    except (OSError, *FAILURES, Unreadable) as error:
+        raise JournalFailed(f"the journal {path} cannot be read: {error}") from error
+    if not all(isinstance(text, str) for row in plans for text in row):
+        raise JournalFailed(f"the journal {path} cannot be read: a plan in it is not text")
+    return plans
+
+
 def commit(file: sqlite3.Connection, writes: Sequence[Write]) -> None:
     """Commit all in one transaction: what a write costs is mostly its commit."""
     if len(writes) == 1:
@@ -194,7 +233,7 @@ def _migrate(file: sqlite3.Connection, path: Path, durability: Durability) -> No
     """Create the tables that are missing, and set how commits are made durable. Raises
     JournalFailed for another version, sqlite3.Error and Unreadable."""
     (version,) = file.execute("PRAGMA user_version").fetchone()
-    if version not in (0, 1, VERSION):
+    if version not in range(VERSION + 1):
         raise JournalFailed(
             f"the journal {path} is of version {version}, this package writes "
             f"{VERSION}: give it another file"

@@ -10,7 +10,7 @@ import os
 import weakref
 from typing import Protocol
 
-from neo_async.file_lock import forking
+from neo_async.system.file_lock import forking
 
 
 class _OpenJournal(Protocol):

@@ -1,6 +1,6 @@
 """The tables of the journal, and the rows in them.
 
-The journal is a SQLite file in WAL mode, version 2, which other programs may query while it is
+The journal is a SQLite file in WAL mode, version 3, which other programs may query while it is
 written. It has these tables and nothing else:
 
     intents
@@ -18,30 +18,36 @@ written. It has these tables and nothing else:
         ucc            the account, which has a row while its orders are halted
         reason         why they were halted
         since          Unix seconds of the halt
-        cancels_open   1 when the halt was to cancel the open orders, else 0
+        cancels_open   what the halt was to cancel, see CancelScope
     settled
         ucc            the account
         id             every intent of the account up to this one has a final outcome
+    plans
+        ucc            the account
+        id             id of an exit plan: the client tags of its orders begin with it
+        state          JSON, see neo_async.exits.state.PlanState
+        is_final       1 when the plan has ended, else 0
 
 The table `settled` has nothing to do with delivery against payment; files exist that hold it.
 
 A login does not read the whole table: `settled` marks where the open intents begin, and since ids
 rise with the time, the recent ones are found by bisection. An index would do the same, and cost
-every order about 10 µs. A file of version 1, which had only `intents`, is migrated in place.
+every order about 10 µs. Files of version 1, which had only `intents`, and of version 2, which had
+no `plans`, are migrated in place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 import msgspec
 
 from neo_async.errors import Halted
 
-VERSION = 2
+VERSION = 3
 """Version of the tables, kept as the file's `user_version`."""
 
 _CREATE_INTENTS = """
@@ -72,7 +78,21 @@ CREATE TABLE IF NOT EXISTS settled (
     id INTEGER NOT NULL
 )
 """
-TABLES = {"intents": _CREATE_INTENTS, "halts": _CREATE_HALTS, "settled": _CREATE_SETTLED}
+_CREATE_PLANS = """
+CREATE TABLE IF NOT EXISTS plans (
+    ucc TEXT NOT NULL,
+    id TEXT NOT NULL,
+    state TEXT NOT NULL,
+    is_final INTEGER NOT NULL,
+    PRIMARY KEY (ucc, id)
+)
+"""
+TABLES = {
+    "intents": _CREATE_INTENTS,
+    "halts": _CREATE_HALTS,
+    "settled": _CREATE_SETTLED,
+    "plans": _CREATE_PLANS,
+}
 
 INSERT_INTENT = (
     "INSERT INTO intents (id, at_ns, ucc, action, client_tag, order_number, form) "
@@ -84,6 +104,9 @@ UPDATE_OUTCOME = (
 )
 WRITE_HALT = "INSERT OR REPLACE INTO halts (ucc, reason, since, cancels_open) VALUES (?, ?, ?, ?)"
 CLEAR_HALT = "DELETE FROM halts WHERE ucc = ?"
+WRITE_PLAN = "INSERT OR REPLACE INTO plans (ucc, id, state, is_final) VALUES (?, ?, ?, ?)"
+SELECT_PLANS = "SELECT state FROM plans WHERE ucc = ? AND is_final = 0 ORDER BY rowid"
+SELECT_ALL_PLANS = "SELECT ucc, state FROM plans ORDER BY rowid"
 WRITE_SETTLED = "INSERT OR REPLACE INTO settled (ucc, id) VALUES (?, ?)"
 
 # An outcome that is no word of Outcome counts as open here, so that it is read and refused.
@@ -174,12 +197,21 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
         return self.outcome is None or not self.outcome.is_final
 
 
+class CancelScope(IntEnum):
+    """The open orders that a halt cancels."""
+
+    NONE = 0
+    ALL = 1
+    ALL_BUT_EXITS = 2
+    """All but the exit orders of plans: stops and targets stay."""
+
+
 class Halt(NamedTuple):
     """A row of the table `halts`."""
 
     reason: str
     since: float
-    cancels_open: bool
+    scope: CancelScope
 
 
 class Unreadable(Exception):
@@ -222,11 +254,11 @@ def read_halt(file: sqlite3.Connection, ucc: str) -> Halt | None:
     row = file.execute(SELECT_HALT, (ucc,)).fetchone()
     if row is None:
         return None
-    reason, since, cancels_open = row
-    if isinstance(reason, str) and isinstance(since, float) and cancels_open in (0, 1):
+    reason, since, scope = row
+    if isinstance(reason, str) and isinstance(since, float) and scope in {*CancelScope}:
         with contextlib.suppress(ValueError, OverflowError, OSError):
             Halted(reason, since=since)
-            return Halt(reason, since, bool(cancels_open))
+            return Halt(reason, since, CancelScope(scope))
     raise Unreadable(f"{row!r} in its table 'halts' is no halt")
 
 

@@ -7,9 +7,10 @@ registry counts them, so that the order book is polled for them while there is n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Protocol
 
@@ -451,10 +452,21 @@ class OrderWaiters:
     def __init__(self, on_wait: Callable[[], None]) -> None:
         self._on_wait = on_wait
         self._waiting: Counter[Order] = Counter()
+        self._watching = 0
         self._dismissals = 0
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting) or self._watching > 0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Count a task that looks at orders by itself whenever a report comes."""
+        self._watching += 1
+        try:
+            self._on_wait()
+            yield
+        finally:
+            self._watching -= 1
 
     async def until_changed(self, order: Order) -> None:
         """Wait for the next change of an order. Raises NotLoggedIn after `dismiss`."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from neo_async.errors import InvalidField, InvalidOrder, UsageError
+from neo_async.execution.validation import check_tradable
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument, InstrumentLike
@@ -71,13 +72,14 @@ def request_of(order: object, instruments: Instruments | None) -> OrderRequest:
 
 
 def named_instrument(instruments: Instruments | None, name: InstrumentLike) -> Instrument:
-    """Return the instrument that a name means, by the loaded scrip masters. Raises InvalidOrder."""
+    """Return the instrument that a name means, by the loaded scrip masters. Raises InvalidOrder,
+    also for an index."""
     if isinstance(name, Instrument):
-        return name
+        return check_tradable(name)
     if instruments is None:
         raise InvalidOrder("instrument", name, "must be an Instrument: there are no scrip masters")
     try:
-        return instruments.resolve(name)
+        return check_tradable(instruments.resolve(name))
     except InvalidField as error:
         raise InvalidOrder(error.field, error.value, error.rule) from None
 

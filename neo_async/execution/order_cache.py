@@ -189,6 +189,11 @@ class OrderCache:
         empty."""
         return self.by_tag(client_tag) if client_tag else self.get(number)
 
+    @property
+    def tags(self) -> Iterable[str]:
+        """Client tags of the registered orders, as placed."""
+        return self._by_tag.keys()
+
     def retag(self, order: Order, client_tag: str) -> None:
         """Give an order another client tag: the one that it carries at the broker."""
         before, order.client_tag = order.client_tag, client_tag

@@ -55,9 +55,7 @@ from neo_async.wire.orders import CancelForm, ModifyForm, PlaceForm, read_accept
 
 _ACCEPTED = Outcome.ACCEPTED.value  # read once: a microsecond's quarter on Python 3.11
 _CANCEL = Kind.CANCEL
-_PLACE = Kind.PLACE
 _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
-_ACTIONS = {Kind.PLACE: "place", Kind.MODIFY: "modify", Kind.CANCEL: "cancel"}
 
 _NOT_FOUND = 1006
 """Code of the broker for an order that is final or not found; it does not tell them apart."""
@@ -89,7 +87,9 @@ class Request(msgspec.Struct):
 
     @property
     def action(self) -> str:
-        return _ACTIONS[self.kind]
+        if self.order is None:
+            return "place"
+        return "cancel" if self.terms is None else "modify"
 
     @property
     def number(self) -> str:
@@ -302,7 +302,7 @@ class OrderSender:
 
     def _order(self, request: Request) -> Awaitable[str]:
         """Send a request once, and return its order's number."""
-        read = read_placed if request.kind is _PLACE else read_accepted
+        read = read_placed if request.order is None else read_accepted
         return self._session.order(request.kind, request.endpoint, request.form, read, request)
 
     async def _send_later(self, request: Request, error: NotSent) -> str:

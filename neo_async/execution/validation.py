@@ -10,7 +10,6 @@ from functools import lru_cache
 
 from neo_async.errors import InvalidOrder
 from neo_async.model.enums import OffsetKind
-from neo_async.model.instrument_names import is_index
 from neo_async.model.instruments import Instrument
 from neo_async.model.numbers import EXACT
 from neo_async.model.orders import Bracket
@@ -34,14 +33,7 @@ def check_against(
 ) -> None:
     """Check the given terms against the scrip master: prices on tick and, with `is_banded`, inside
     the circuit limits; the quantity in lots and, unless `is_sliced`, not above the freeze quantity.
-    Raises InvalidOrder, also for an index."""
-    if not instrument.series and is_index(instrument):
-        raise InvalidOrder(
-            "instrument",
-            instrument.symbol,
-            "is an index, which cannot be traded: name a contract on it, such as 'NIFTY DEC FUT', "
-            "or a fund that follows it",
-        )
+    Raises InvalidOrder."""
     if quantity is not None:
         lot, freeze = instrument.lot_size, instrument.freeze_quantity
         if quantity % lot:
@@ -58,9 +50,21 @@ def check_against(
     for field, given in (("price", price), ("trigger", trigger)):
         if given is None:
             continue
-        _check_tick(field, given, instrument)
+        check_tick(field, given, instrument)
         if is_banded:
-            _check_band(field, given, instrument)
+            check_band(field, given, instrument)
+
+
+def check_tradable(instrument: Instrument) -> Instrument:
+    """Return the instrument. Raises InvalidOrder for an index."""
+    if not instrument.tick_size:
+        raise InvalidOrder(
+            "symbol",
+            instrument.symbol,
+            "is an index, which has no orders: name a contract, such as "
+            f"'{instrument.name} JAN FUT'",
+        )
+    return instrument
 
 
 def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
@@ -68,7 +72,7 @@ def check_bracket(instrument: Instrument, bracket: Bracket) -> None:
     if bracket.kind == OffsetKind.ABSOLUTE:
         for field in ("target", "stop", "trail"):
             name = f"bracket.{field}"
-            _check_tick(name, Decimal(price_text(name, getattr(bracket, field))), instrument)
+            check_tick(name, Decimal(price_text(name, getattr(bracket, field))), instrument)
 
 
 def slices(quantity: int, instrument: Instrument) -> list[int]:
@@ -91,7 +95,8 @@ def slices(quantity: int, instrument: Instrument) -> list[int]:
     return [largest] * full + [rest] * bool(rest)
 
 
-def _check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
+def check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
+    """Check that a price is on tick. Raises InvalidOrder."""
     tick = instrument.tick_size
     # An index has no tick, and no rule for its prices.
     if tick and EXACT.remainder(price, _exactly(tick)):
@@ -100,7 +105,8 @@ def _check_tick(field: str, price: Decimal, instrument: Instrument) -> None:
         )
 
 
-def _check_band(field: str, price: Decimal, instrument: Instrument) -> None:
+def check_band(field: str, price: Decimal, instrument: Instrument) -> None:
+    """Check that a price is inside the day's band. Raises InvalidOrder."""
     low, high = instrument.lower_band, instrument.upper_band
     if low is None or high is None:
         return

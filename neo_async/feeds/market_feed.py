@@ -19,7 +19,7 @@ from neo_async.feeds.subscribed_feed import KeyOf, SubscribedFeed
 from neo_async.feeds.subscriptions import read_level, stream_of
 from neo_async.feeds.tick_stream import TickStream
 from neo_async.model.enums import Level
-from neo_async.model.instrument_names import known_key
+from neo_async.model.instrument_names import is_index_key, known_key
 from neo_async.model.instruments import InstrumentLike
 from neo_async.model.ticks import (
     AuctionTick,
@@ -67,8 +67,8 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         session: SessionManager,
         timings: FeedTimings,
         *,
-        level: Level | None = Level.SCRIP,
-        policy: Policy = Policy.CONFLATE,
+        level: Level | str | None = Level.SCRIP,
+        policy: Policy | str = Policy.CONFLATE,
         bound: int = DEFAULT_BOUND,
         on_tick: Callable[[PriceT_co], None] | None = None,
         market_open: Callable[[], bool] | None = None,
@@ -84,13 +84,11 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         `exchange.time_ns` gives recorded times. (RiskLimits that need a last price count such
         ticks as old.)"""
         super().__init__(session, timings, market_open, calendar, key_of)
-        if level is not None:
-            stream_of(level)
-        self.level = level
+        self.level = None if level is None else LEVEL_OF_STREAM[stream_of(level)]
         """The level at which instruments are subscribed by default; None on a feed of all."""
-        self._lite_kind = LiteTick if level in (None, Level.LITE) else None
-        self._scrip_kind = None if level is Level.LITE else ScripTick
-        self._policy = Policy(policy)
+        self._lite_kind = LiteTick if self.level in (None, Level.LITE) else None
+        self._scrip_kind = None if self.level is Level.LITE else ScripTick
+        self._policy = _read_policy(policy)
         self._bound = bound
         self._buffer: TickBuffer[PriceT_co] = tick_buffer(self._policy, bound)
         session.meter.count_losses(self, self._policy.value, self._buffer)
@@ -180,8 +178,10 @@ class MarketFeed(SubscribedFeed, Generic[PriceT_co]):
         self, instrument: InstrumentLike, *, level: Level | str | None = None
     ) -> PriceT_co | None:
         """Return the newest price of an instrument, at one level or at any; None before the first.
-        An index has none: see `latest_index`."""
+        Raises UsageError for an index, whose ticks have another type: see `latest_index`."""
         instrument = self._key(instrument)
+        if is_index_key(instrument):
+            raise UsageError(f"{instrument} is an index: its value is in feed.latest_index(...)")
         levels = _PRICE_LEVELS if level is None else (read_level(level),)
         found: list[PriceT_co] = [
             tick for key in levels if (tick := self._latest[key].get(instrument)) is not None
@@ -351,3 +351,11 @@ _arrival = attrgetter("received_ns")
 
 _PRICE_LEVELS = (Level.LITE, 2, Level.SCRIP, Level.DEPTH, Level.FULL_DEPTH)
 """Levels that prices may have. Level 2 cannot be subscribed, but is sent."""
+
+
+def _read_policy(policy: Policy | str) -> Policy:
+    try:
+        return Policy(policy)
+    except ValueError:
+        known = ", ".join(Policy)
+        raise UsageError(f"policy={policy!r}: must be one of {known}") from None

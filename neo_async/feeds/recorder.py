@@ -18,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from neo_async import files
 from neo_async.base import logs
 from neo_async.base.logs import Log, logger_of
 from neo_async.errors import UsageError
+from neo_async.system import files
 from neo_async.wire.recording import BLOCK_BYTES, FILE_HEADER, BlockBuilder, encode_block
 
 BLOCK_SECONDS = 1.0

@@ -244,7 +244,8 @@ class SubscribedFeed(Feed, ABC):
         """Raise UsageError where iterating would wait for ever, and warn where it may."""
         if not self._was_opened:
             raise UsageError(
-                "the market feed is not open: it has ticks inside its `async with` block only"
+                "the market feed is not open: iterate it inside its `async with` block, or after "
+                "`feed.start()`"
             )
         if not self._subscriptions.has_any_price:
             loop = asyncio.get_running_loop()
@@ -320,9 +321,15 @@ class SubscribedFeed(Feed, ABC):
         self._recordings.append(recording)
         return recording
 
-    async def __aenter__(self) -> Self:
+    def start(self) -> None:
+        """Connect and stay connected until `close`, as `async with` does: for notebooks, whose
+        cells cannot share an `async with` block."""
         self._was_opened = True
-        return await super().__aenter__()
+        self._connection.start()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
 
     async def close(self) -> None:
         """Disconnect, and end the recordings."""

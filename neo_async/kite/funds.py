@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from neo_async import files
 from neo_async.base import logs
 from neo_async.base.india import date_of
 from neo_async.config import cache_directory
@@ -21,6 +20,7 @@ from neo_async.kite.fund_file import FundFileReader
 from neo_async.kite.model import Fund
 from neo_async.kite.wire import failure
 from neo_async.model.answer import Answer
+from neo_async.system import files
 from neo_async.transport.http import Download
 
 log = logging.getLogger(logs.KITE)

@@ -22,6 +22,7 @@ from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.option_selection import ExpiryChoice, underlying_key
 from neo_async.model.answer import Answer
 from neo_async.model.enums import Segment
+from neo_async.model.instrument_names import SPELLINGS
 from neo_async.model.instruments import Instrument, InstrumentLike
 from neo_async.model.market import (
     Candles,
@@ -405,7 +406,10 @@ def _names(instruments: Iterable[InstrumentLike]) -> list[str]:
     """Return the names as they were given, those of Instruments as keys, without repeats."""
     if isinstance(instruments, str | Instrument):
         raise InvalidField("instruments", instruments, "must be a list of instruments, not one")
-    names = (one.key if isinstance(one, Instrument) else one for one in instruments)
+    names = [one.key if isinstance(one, Instrument) else one for one in instruments]
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidField("instrument", name, SPELLINGS)
     return list(dict.fromkeys(names))
 
 

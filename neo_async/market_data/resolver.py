@@ -16,7 +16,7 @@ from neo_async.market_data.contract_query import ContractQuery, nearest_strikes,
 from neo_async.market_data.nearest_names import did_you_mean, nearest_underlyings, ordinary
 from neo_async.market_data.scrip_master_files import ScripMaster
 from neo_async.model.enums import Segment
-from neo_async.model.indices import INDEX_UNDERLYINGS, exact_index_name, index_number
+from neo_async.model.indices import INDEX_UNDERLYINGS, exact_index_name, index_key, index_number
 from neo_async.model.instrument_names import is_token, key_of, read_name
 from neo_async.model.instrument_table import InstrumentTable, Wanted
 from neo_async.model.instruments import Instrument, InstrumentLike
@@ -41,7 +41,10 @@ class InstrumentResolver:
     def key(self, name: InstrumentLike) -> str:
         """Return the key of an instrument: `nse_cm|2885`, or `nse_cm|Nifty 50` of an index. Raises
         InvalidField as `instrument` does."""
-        return key_of(name) or self.instrument(name).key
+        key = key_of(name)
+        if key is None or self._is_symbol(key):
+            return self.instrument(name).key
+        return key
 
     def keys(self, names: Iterable[InstrumentLike]) -> dict[str, InstrumentLike]:
         """Return instruments by their keys, without repeats. Raises InvalidField as `key` does."""
@@ -55,6 +58,8 @@ class InstrumentResolver:
         if isinstance(name, Instrument):
             return name
         segment, text = read_name(name)
+        if not is_token(text) and (index := index_key(segment, text)):
+            return self._index(name, index)
         tables = self._tables(name, segment)
         found = [one for table in tables for one in _candidates(table, segment, text)]
         if len(found) == 1:
@@ -157,6 +162,31 @@ class InstrumentResolver:
 
     # --- details --------------------------------------------------------------------------------
 
+    def _index(self, name: str, key: str) -> Instrument:
+        """Return the row of an index in the scrip master, which lists few of them."""
+        segment, _, text = key.partition("|")
+        master = self._masters.get(segment)
+        if master is not None:
+            number = index_number(segment, text)
+            symbol = INDEX_UNDERLYINGS.get(key, text)
+            find = master.table.by_symbol if number is None else master.table.by_token
+            if one := find(number or symbol):
+                return one
+        raise InvalidField(
+            "instrument",
+            name,
+            f"is an index that no loaded scrip master lists: quotes, candles and feeds take it as "
+            f"{key!r}",
+        )
+
+    def _is_symbol(self, key: str) -> bool:
+        """Return whether a key that looks like that of an index which this package does not list
+        is to be looked up as a symbol in lower case."""
+        segment, _, text = key.partition("|")
+        if is_token(text) or segment not in self._masters or exact_index_name(segment, text):
+            return False
+        return " " not in text or bool(_candidates(self._masters[segment].table, None, text))
+
     def _tables(self, name: str, segment: Segment | None) -> list[InstrumentTable]:
         masters = self._masters
         if segment is not None and segment not in masters:
@@ -191,6 +221,9 @@ class InstrumentResolver:
             near = ", ".join(one.symbol for one in nearest_strikes(query, contracts, _MOST_NEAR))
             return f"no such contract in {where}{near and f': the nearest are {near}'}"
         if is_token(text):
+            keys = [one.key for table in tables if (one := table.by_token(text))]
+            if segment is None and keys:
+                return f"a token needs its segment: {' or '.join(map(repr, keys))}"
             return f"no such token in {where}"
         near = did_you_mean(text, tables)
         return f"no such symbol in {where}{near and f': {near}'}"
@@ -203,9 +236,6 @@ def _candidates(table: InstrumentTable, segment: Segment | None, text: str) -> l
         one = table.by_token(text)
     else:
         one = table.by_symbol(text) or table.by_symbol(plain)
-        if one is None and segment is not None:
-            number = index_number(segment, text)
-            one = None if number is None else table.by_token(number)
     if one is not None:
         return [one]
     if named := ordinary(table.without_expiry(plain)):

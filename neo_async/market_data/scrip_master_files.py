@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import msgspec
 
-from neo_async import files
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
 from neo_async.config import cache_directory
@@ -19,6 +18,7 @@ from neo_async.errors import ProtocolError, Rejected, ServerError
 from neo_async.model.enums import Segment
 from neo_async.model.instrument_table import InstrumentTable
 from neo_async.session.requests import SessionRequests
+from neo_async.system import files
 from neo_async.wire.endpoints import SCRIP_MASTERS
 from neo_async.wire.instrument_file import BadFile, Header, InstrumentFileReader, write_blocks
 from neo_async.wire.scripmaster import BadRow, ScripMasterReader, choose_file, read_file_list

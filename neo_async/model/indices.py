@@ -171,19 +171,22 @@ INDEX_UNDERLYINGS: Final[Mapping[str, str]] = {
 """Names under which contracts on indices are listed, by the key of the index."""
 _INDEX_OF: Final = {name: key for key, name in INDEX_UNDERLYINGS.items()}
 
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).casefold()
+
+
 _EXACT: Final = {
-    (segment.value, name.casefold()): name
-    for segment, names in INDEX_NAMES.items()
-    for name in names
+    (segment.value, _plain(name)): name for segment, names in INDEX_NAMES.items() for name in names
 }
 
 
 def exact_index_name(segment: str, text: str) -> str | None:
     """Return the broker's spelling of an index given by token, or by name in any case; None for an
-    index that is not listed."""
+    index that is not listed. Blanks do not count."""
     if segment == Segment.NSE_CM and text in NAMES_BY_NUMBER:
         return NAMES_BY_NUMBER[text]
-    return _EXACT.get((segment, " ".join(text.split()).casefold()))
+    return _EXACT.get((segment, _plain(text)))
 
 
 def index_number(segment: str, text: str) -> str | None:
@@ -195,11 +198,11 @@ def index_number(segment: str, text: str) -> str | None:
 
 def index_key(segment: str | None, text: str) -> str | None:
     """Return the key of an index given by its name in any case, or by the name of its contracts:
-    `nse_cm|Nifty 50` for `nifty 50` and `NIFTY`. None for an index that is not listed."""
+    `nse_cm|Nifty 50` for `nifty 50`, `NIFTY50` and `NIFTY`. None for one that is not listed."""
     for place in INDEX_NAMES:
         if segment in (None, place.value) and not text.isdecimal():
             name = exact_index_name(place, text)
             if name is not None:
                 return f"{place.value}|{name}"
-    key = _INDEX_OF.get(text.upper(), "")
+    key = _INDEX_OF.get(_plain(text).upper(), "")
     return key if key and segment in (None, key.partition("|")[0]) else None

@@ -38,6 +38,8 @@ def read_name(name: object) -> tuple[Segment | None, str]:
     is_readable = rest.isprintable() and not {"|", ","} & set(rest) and len(rest) <= _LONGEST
     if not rest or not is_readable or (separator and segment is None):
         raise InvalidField("instrument", name, SPELLINGS)
+    if separator and rest[0] == "0" and len(rest) > 1 and is_token(rest):
+        raise InvalidField("instrument", name, "a token is written without leading zeros")
     return segment, rest
 
 

@@ -198,6 +198,18 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     row: PositionRow
 
 
+class SquaredOff(msgspec.Struct, frozen=True, kw_only=True):
+    """A position that a square-off has closed: it is flat."""
+
+    segment: str
+    symbol: str
+    product: str
+    quantity: int
+    """Units that were closed; 0 where the position was flat once its orders were cancelled."""
+    orders: tuple[str, ...]
+    """Numbers of the orders that closed it."""
+
+
 class TotalPnl(msgspec.Struct, frozen=True, kw_only=True):
     """P&L over all positions; see Position. An amount is None when it is None for any of them."""
 

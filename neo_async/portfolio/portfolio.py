@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, overload
 
 from neo_async.base import logs
 from neo_async.base.logs import logger_of
-from neo_async.errors import BrokerError, NeoError, ProtocolError
+from neo_async.errors import BrokerError, InvalidOrder, NeoError, ProtocolError
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
 from neo_async.model.enums import OrderType, Product, Segment, Side
+from neo_async.model.indices import exact_index_name
 from neo_async.model.instruments import InstrumentLike
 from neo_async.model.market import QuoteFilter
 from neo_async.model.orders import Price
-from neo_async.model.portfolio import Holding, Limits, OrderMargin, Position, PositionRow
+from neo_async.model.portfolio import (
+    Holding,
+    Limits,
+    OrderMargin,
+    Position,
+    PositionRow,
+    SquaredOff,
+)
 from neo_async.portfolio.live_positions import LivePositions, Report
-from neo_async.portfolio.position_rows import is_finite, is_price
+from neo_async.portfolio.position_rows import is_finite, is_price, position_key
 from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, value_position
 from neo_async.session.requests import SessionRequests
 from neo_async.wire.endpoints import CHECK_MARGIN, HOLDINGS, LIMITS, POSITIONS, POSITIONS_OLDER
@@ -40,12 +48,15 @@ class Portfolio:
         market: Market,
         instruments: Instruments,
         *,
+        square_off: Callable[..., Awaitable[list[SquaredOff | NeoError]]],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`square_off` closes positions; see the method of that name."""
         self._session = session
         self._instruments = instruments
         self._log = logger_of(logs.PORTFOLIO, session.ucc)
         self._market = market
+        self._square_off = square_off
         self.live = LivePositions(self._report, clock=clock, log=self._log)
         """The positions, kept current from `await live.start()` on."""
 
@@ -65,6 +76,59 @@ class Portfolio:
             )
             for row in rows
         ]
+
+    async def net_quantity(
+        self, segment: str, symbol: str, product: str, *, holding: str = ""
+    ) -> int:
+        """Return the net quantity of one position in units, negative when short; together with what
+        can be sold of the delivery stock of the instrument `holding`, `nse_cm|19084`, if given.
+
+        Raises ProtocolError when the broker's row of it cannot be read.
+        """
+        wanted = position_key(segment, symbol, product)
+        net = 0
+        for row in await self.position_rows():
+            if position_key(row.segment, row.symbol, row.product) == wanted:
+                if not row.has_quantities:
+                    raise ProtocolError(f"the position in {symbol} cannot be read: {row.odd}")
+                net += row.carried_quantity + row.buy_quantity - row.sell_quantity
+        if holding:
+            net += sum(
+                one.sellable_quantity or 0
+                for one in await self.holdings()
+                if f"{one.segment.lower()}|{one.token}" == holding
+            )
+        return net
+
+    async def square_off(
+        self,
+        *,
+        segment: Segment | str | None = None,
+        symbol: str | None = None,
+        instrument: InstrumentLike | None = None,
+        product: Product | str | None = None,
+        holdings: bool = False,
+        timeout: float = 60.0,
+    ) -> list[SquaredOff | NeoError]:
+        """Close positions at the market, all of the account or those of a segment, symbol,
+        instrument or product; return the outcome of each: it is flat, or an error such as
+        PositionOpen says what is left after `timeout` seconds.
+
+        Orders that are open in a position are cancelled first, and exit plans on it end. Never more
+        than the net quantity is closed, whatever fills meanwhile; quantities above the freeze
+        quantity are sliced where the scrip master is loaded. A halt does not stop it. With
+        `holdings`, the delivery stock that can be sold is sold as well, which needs the scrip
+        master of its segment. Where no position is of the symbol, and the scrip masters show that
+        there is no such symbol, this raises InvalidOrder with the nearest ones.
+        """
+        return await self._square_off(
+            segment=segment,
+            symbol=symbol,
+            instrument=instrument,
+            product=product,
+            holdings=holdings,
+            timeout=timeout,
+        )
 
     async def holdings(self) -> list[Holding]:
         """Return the delivery stock."""
@@ -124,6 +188,8 @@ class Portfolio:
         else:
             name = f"{read_segment(segment)}|{symbol}"
         segment, _, token = self._instruments.key(name).partition("|")
+        if index := exact_index_name(segment, token):
+            raise InvalidOrder("instrument", index, "is an index, which has no orders")
         form = margin_form(
             segment=segment,
             token=token,
@@ -154,14 +220,14 @@ class Portfolio:
         return {name: quote.last_price for name, quote in quotes.items()}
 
     async def _report(self) -> Report:
-        rows = await self._position_rows()
+        rows = await self.position_rows()
         if not any(map(_needs_holding, rows)):
             return rows, {}
         return rows, holdings_by_instrument(await self.holdings())
 
-    async def _position_rows(self) -> list[PositionRow]:
-        """Read the rows from the newer path, which has last prices, or from the older where the
-        newer is missing."""
+    async def position_rows(self) -> list[PositionRow]:
+        """Return the rows of the positions report as the broker sent them: from the newer path,
+        which has last prices, or from the older where the newer is missing."""
         try:
             return await self._session.read(POSITIONS, read_positions)
         except (BrokerError, ProtocolError) as error:  # the latter where a page reports it

@@ -17,12 +17,13 @@ from typing import Any
 from neo_async.base.logs import Log, Subject, log_order
 from neo_async.errors import NeoError, NotLoggedIn, OrderAlreadyFinal, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine
-from neo_async.execution.journal_schema import Intent
+from neo_async.execution.journal_schema import CancelScope, Intent
 from neo_async.execution.order import Order
 from neo_async.execution.reconciliation import order_of
 from neo_async.model.orders import OrderRow
 from neo_async.risk.cancellation_proof import CancelAttempts, CancellationProof
 from neo_async.transport.backoff import backoff
+from neo_async.wire.tags import is_exit
 
 REPEAT_CANCEL_SECONDS = 2.0
 """Seconds after which an order whose cancel was accepted, and which is open nevertheless, is
@@ -56,11 +57,14 @@ class OpenOrderCancellation:
         *,
         earlier_placements: Sequence[Intent],
         is_logging_in: Callable[[], bool],
+        scope: CancelScope,
         give_up_after: float,
         clock: Callable[[], float],
     ) -> None:
         """See KillSwitch.set_earlier_placements and CancellationProof."""
         self._engine = engine
+        self.scope = scope
+        """The open orders that are cancelled."""
         self._log = log
         self._cache = engine.cache
         self._earlier = deque(earlier_placements)
@@ -103,7 +107,12 @@ class OpenOrderCancellation:
         self._book_error: NeoError | None = None
         """Why the last reading failed."""
         self._proof = CancellationProof(
-            engine.cache, self._attempts, log, give_up_after=give_up_after, clock=clock
+            engine.cache,
+            self._attempts,
+            log,
+            scope=scope,
+            give_up_after=give_up_after,
+            clock=clock,
         )
 
     @property
@@ -217,6 +226,8 @@ class OpenOrderCancellation:
             number = intent.order_number
             # An order in the cache is cancelled with the open ones, or is final.
             if number in self._cancels or self._cache.get(number) is not None:
+                continue
+            if self.scope is CancelScope.ALL_BUT_EXITS and is_exit(intent.client_tag):
                 continue
             self._earlier_under_way += 1
             self._start_cancel(number, self._cancel_earlier(intent))

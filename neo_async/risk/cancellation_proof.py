@@ -23,10 +23,12 @@ from neo_async.base.india import day_of
 from neo_async.base.logs import Log
 from neo_async.errors import NeoError, ProtocolError, Rejected, UsageError
 from neo_async.execution.engine import nameless_error
+from neo_async.execution.journal_schema import CancelScope
 from neo_async.execution.order import Order
 from neo_async.execution.order_cache import OrderCache
 from neo_async.model.enums import OrderStatus
 from neo_async.model.orders import OrderRow
+from neo_async.wire.tags import is_exit
 
 
 class CancelAttempts(msgspec.Struct):
@@ -51,6 +53,7 @@ class CancellationProof:
         attempts: Mapping[str, CancelAttempts],
         log: Log,
         *,
+        scope: CancelScope = CancelScope.ALL,
         give_up_after: float,
         clock: Callable[[], float],
     ) -> None:
@@ -58,6 +61,7 @@ class CancellationProof:
         `give_up_after` is the time in seconds of rule 4, and `clock` gives Unix seconds."""
         self._cache = cache
         self._attempts = attempts
+        self._scope = scope
         self._log = log
         self._give_up_after = give_up_after
         self._clock = clock
@@ -83,11 +87,17 @@ class CancellationProof:
         """Errors of the orders that were given up, by number."""
 
     def open_orders(self) -> dict[str, Order]:
-        """Return the orders that may be open, by number, except those that were given up."""
+        """Return the orders that may be open, by number, except those that were given up and those
+        that the halt leaves."""
         # The book may show an order open that the cache has as final by a newer message, or by a
         # wrong one: both count.
         known = {order.number: order for order in self._cache.open_orders} | self._shown_open
-        return {number: known[number] for number in known if number not in self._given_up}
+        leaves_exits = self._scope is CancelScope.ALL_BUT_EXITS
+        return {
+            number: order
+            for number, order in known.items()
+            if number not in self._given_up and not (leaves_exits and is_exit(order.client_tag))
+        }
 
     def add_targets(self, orders: Mapping[str, Order]) -> None:
         """Record orders that are open, for the result of the halt."""

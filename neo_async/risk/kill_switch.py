@@ -22,7 +22,7 @@ from neo_async.errors import (
 )
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
-from neo_async.execution.journal_schema import Intent
+from neo_async.execution.journal_schema import CancelScope, Intent
 from neo_async.execution.order import Order
 from neo_async.risk.cancellation import OpenOrderCancellation
 from neo_async.transport.trading_state import TradingState
@@ -66,8 +66,8 @@ class KillSwitch:
         """Event loops with a handler of ours, by signal number."""
         self._logins = 0
         """Number of logins under way."""
-        self._cancels_open = False
-        """Whether the present halt cancels orders, late orders included."""
+        self._scope = CancelScope.NONE
+        """The orders that the present halt cancels, late orders included."""
         self._is_pending = False
         """Whether the present halt cancels orders and has not proved yet that none is open."""
         self._is_announced = True
@@ -84,19 +84,21 @@ class KillSwitch:
         return self._state.halted
 
     def halt(
-        self, *, cancel_open: bool = True, reason: str = "halt() was called"
+        self, *, scope: CancelScope = CancelScope.ALL, reason: str = "halt() was called"
     ) -> Awaitable[list[Order | NeoError]]:
-        """Halt trading and cancel open orders. See NeoClient.halt."""
+        """Halt trading and cancel open orders. A later halt cancels no fewer. See
+        NeoClient.halt."""
         if self.halted is None:
             self._is_announced = self._was_resumed = False
             self._state.halt(Halted(reason, since=self._clock()))
         loop = asyncio.get_running_loop()
-        if not cancel_open:
+        if scope is CancelScope.NONE:
             self._persist_and_announce()
             nothing: asyncio.Future[list[Order | NeoError]] = loop.create_future()
             nothing.set_result([])
             return nothing
-        self._cancels_open = self._is_pending = True
+        self._scope = scope if self._scope is CancelScope.NONE else min(scope, self._scope)
+        self._is_pending = True
         task = self._start_cancelling()
         # A handler made by signal.signal runs while the loop waits for its selector: the new task
         # would not start before the next event. This wakes the loop.
@@ -110,7 +112,7 @@ class KillSwitch:
             self._announce()
             self.log.warning("trading resumed after the halt (%s)", self.halted.reason)
         self._state.activate()
-        self._cancels_open = self._is_pending = False
+        self._scope, self._is_pending = CancelScope.NONE, False
         self._was_resumed = True
         if self._cancellation is not None:
             self._cancellation.end()
@@ -191,8 +193,8 @@ class KillSwitch:
         recorded = self._journal.read_halt()
         if recorded is None:
             return
-        halted, self._cancels_open = recorded
-        self._is_pending = self._cancels_open
+        halted, self._scope = recorded
+        self._is_pending = self._scope is not CancelScope.NONE
         self._is_announced = False
         self._state.halt(Halted(halted.reason, since=halted.since, from_earlier_process=True))
         self._announce()
@@ -203,7 +205,8 @@ class KillSwitch:
         if self.halted is None:
             self._journal.clear_halt()
         else:
-            self._journal.write_halt(self.halted, cancels_open=self._is_pending)
+            scope = self._scope if self._is_pending else CancelScope.NONE
+            self._journal.write_halt(self.halted, scope=scope)
 
     def _persist_and_announce(self) -> None:
         """Record the halt and call the listeners. Cancels do not wait for either."""
@@ -228,8 +231,8 @@ class KillSwitch:
     def _cancel_late_order(self, order: Order) -> None:
         """Cancel again: an order has appeared after its placement was ruled out, possibly after the
         halt was done."""
-        if self._cancels_open:
-            self.halt()
+        if self._scope is not CancelScope.NONE:
+            self.halt(scope=self._scope)
 
     def _start_cancelling(self) -> asyncio.Task[list[Order | NeoError]]:
         """Return the task that cancels open orders; start one unless it is running."""
@@ -238,12 +241,16 @@ class KillSwitch:
             or self._task.done()
             or self._cancellation is None
             or self._cancellation.is_ending
+            or self._cancellation.scope is not self._scope
         ):
+            if self._cancellation is not None:
+                self._cancellation.end()
             cancellation = self._cancellation = OpenOrderCancellation(
                 self._engine,
                 self.log,
                 earlier_placements=self._earlier_placements,
                 is_logging_in=lambda: self._logins > 0,
+                scope=self._scope,
                 give_up_after=self._give_up_after,
                 clock=self._clock,
             )

@@ -77,7 +77,9 @@ class SessionManager:
         self.limiter = limiter
         self.transport_log = logger_of(logs.TRANSPORT, credentials.ucc)
         limiter.log_to(self.transport_log)
-        limiter.patience = (timeouts.order, timeouts.order, timeouts.order, timeouts.read)
+        limiter.patience = tuple(
+            timeouts.read if kind is Kind.READ else timeouts.order for kind in Kind
+        )
         self.timeouts = timeouts
         self._pool = pool
         self._clock = clock

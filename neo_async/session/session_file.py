@@ -22,13 +22,13 @@ from typing import Final
 
 import msgspec
 
-from neo_async import file_lock, files
 from neo_async.base import logs
 from neo_async.base.india import day_number
 from neo_async.base.text import shown
 from neo_async.config import Credentials, Endpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.model.session import Session
+from neo_async.system import file_lock, files
 from neo_async.wire.lenient import UNREADABLE
 
 log = logging.getLogger(logs.SESSION)

@@ -10,6 +10,10 @@ class Kind(IntEnum):
     for `READ_PATIENCE` without any other read starting comes right after the cancels."""
 
     CANCEL = 0
-    MODIFY = 1
-    PLACE = 2
-    READ = 3
+    EXIT = 1
+    """A placement or a change that closes a position. A halt does not stop it."""
+    MODIFY = 2
+    PLACE = 3
+    TRAIL = 4
+    """A change that only moves a stop with the price."""
+    READ = 5

@@ -46,7 +46,7 @@ class RatePause:
         longest = min(retry_after, LONGEST_PAUSE)
         window = min(longest, self._window)
         self._extend(Kind.READ, now + longest)
-        for other in (Kind.MODIFY, Kind.PLACE):
+        for other in (Kind.EXIT, Kind.MODIFY, Kind.PLACE, Kind.TRAIL):
             self._extend(other, now + (window if kind is Kind.READ else longest))
         # One more answer to requests from before the pause begins none anew for cancels.
         if kind is None:

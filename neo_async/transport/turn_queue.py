@@ -17,8 +17,10 @@ end."""
 _CANCEL: Final = Kind.CANCEL
 _READ: Final = Kind.READ
 
-_BY_PRIORITY: Final = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE, Kind.READ)
-_OVERDUE_READ_FIRST: Final = (Kind.CANCEL, Kind.READ, Kind.MODIFY, Kind.PLACE)
+_BY_PRIORITY: Final = tuple(Kind)
+_OVERDUE_READ_FIRST: Final = tuple(
+    sorted(Kind, key=lambda kind: (kind is not _CANCEL, kind is not _READ))
+)
 
 
 class TurnQueue:

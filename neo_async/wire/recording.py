@@ -22,8 +22,8 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from neo_async import files
 from neo_async.errors import UsageError
+from neo_async.system import files
 
 BLOCK_BYTES: Final = 48 << 10
 """Size at which a block is full, in unpacked bytes."""

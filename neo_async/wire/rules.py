@@ -252,6 +252,11 @@ def read_side(side: Side | str) -> Side:
     return _member("side", side, Side)
 
 
+def read_product(product: Product | str) -> Product:
+    """Return a product by any of its spellings. Raises InvalidOrder."""
+    return _member("product", product, Product)
+
+
 def read_order_type(order_type: OrderType | str) -> OrderType:
     """Return an order type by any of its spellings. Raises InvalidOrder."""
     return _member("order_type", order_type, OrderType)

@@ -4,6 +4,8 @@ It is sent as `ig` and comes back as `GuiOrdId`. The broker refuses a tag it has
 every placement has a new one: `<caller's own tag>_<nonce><counter>`, or without the first part when
 the caller gave none. Length and alphabet are not documented; this client uses up to 20 of
 [A-Za-z0-9_]. There is no dash in it, because the broker appends `-<seconds>` after a cancel.
+
+An exit plan puts its id and the number of the step into the caller's part, behind an underscore.
 """
 
 from __future__ import annotations
@@ -21,6 +23,44 @@ _COUNTER = 4
 OWN_TAG_LENGTH = 20 - _NONCE - _COUNTER - 1
 
 _OWN_TAG = re.compile(rf"[A-Za-z0-9_]{{0,{OWN_TAG_LENGTH}}}")
+
+
+PLAN_ID_LENGTH = 5
+_PLAN_TAG = re.compile(rf"_([0-9a-z]{{{PLAN_ID_LENGTH}}})([0-9a-z]{{1,3}})")
+
+
+def exit_tag(plan: str, step: int) -> str:
+    """Return the caller's part of the client tag of an exit order: the plan's id and the step.
+
+    It begins with an underscore, so that it is not taken for a tag that a program has chosen.
+    """
+    return f"_{plan}{_base36(step)}"
+
+
+def entry_tag(plan: str) -> str:
+    """Return the caller's part of the client tag of the entry order: that of step 0."""
+    return exit_tag(plan, 0)
+
+
+def step_of(tag: str) -> tuple[str, int] | None:
+    """Return the plan's id and the step of such a tag; None for any other."""
+    found = _PLAN_TAG.fullmatch(tag)
+    return None if found is None else (found[1], int(found[2], 36))
+
+
+def is_exit(client_tag: str) -> bool:
+    """Return whether an order with this client tag is an exit order of a plan."""
+    found = step_of(own_tag(client_tag))
+    return found is not None and found[1] > 0
+
+
+def _base36(number: int) -> str:
+    text = ""
+    while True:
+        number, digit = divmod(number, 36)
+        text = _ALPHABET[digit] + text
+        if not number:
+            return text
 
 
 class TagMaker:

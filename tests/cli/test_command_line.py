@@ -99,7 +99,7 @@ def test_the_page_of_the_command_line_lists_every_command() -> None:
     page = Path(__file__).parents[2].joinpath("docs", "cli.md").read_text(encoding="utf-8")
     table = page.partition("| command |")[2].partition("\n\n")[0]
     listed = re.findall(
-        r"`([a-z ]+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])
+        r"`([a-z -]+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])
     )
     assert sorted(listed) == sorted(map(" ".join, COMMANDS))
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 import neo_async
 from neo_async.cli.demo import plan
+from neo_async.cli.demo.bracket import BracketReport
 from neo_async.cli.demo.demo_order import DemoOrder
 from neo_async.cli.demo.report import (
     LedgerEntry,
@@ -93,16 +94,16 @@ def test_json_is_one_object_whose_numbers_add_up(runs: Runs) -> None:
     report = json.loads(runs.json)
     orders = report["orders"]
     final = orders["filled"] + orders["cancelled"] + orders["rejected"]
-    assert orders["placed"] == 27 == final + orders["working"]
+    assert orders["placed"] == 29 == final + orders["working"]
     assert (orders["modified"], orders["rejected"], orders["stopped_before_sending"]) == (5, 1, 1)
-    assert orders["filled"] >= 15
+    assert orders["filled"] >= 17
     assert orders["cancelled"] in (6, 7)  # the IOC may find all it wants after all
     assert report["fills"]["count"] >= orders["filled"]
     assert report["pnl"]["total"] == pytest.approx(
         report["pnl"]["realised"] + report["pnl"]["unrealised"], abs=0.02
     )
     latency = report["latency_ms"]
-    assert latency["count"] >= orders["placed"]
+    assert latency["count"] >= orders["placed"] - len(report["bracket"]["exit_orders"])
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
     pace = report["pace"]
     assert pace["limit_orders"] == pace["limit_total"] == 10
@@ -110,10 +111,43 @@ def test_json_is_one_object_whose_numbers_add_up(runs: Runs) -> None:
     assert 9 <= pace["busiest_second_orders"] <= 10 + pace["refused"]
     assert pace["busiest_second_total"] <= 10 + pace["refused"]
     assert report["problems"] == []
-    assert len(report["checks"]) == 6
+    assert len(report["checks"]) == 7
     (reason,) = report["rejections"].values()
     assert "Check holdings" in reason
     assert "cash segments only" in report["stopped"]
+
+
+def test_a_bracket_goes_through_a_whipsaw_and_ends_flat(runs: Runs) -> None:
+    bracket = json.loads(runs.json)["bracket"]
+    assert (bracket["state"], bracket["net"]) == ("exited", 0)
+    assert len(bracket["exit_orders"]) == 1
+    assert float(bracket["stop"]) < float(bracket["target"])
+    assert re.search(r"bracket +1 plan: [0-9,]+ [A-Z-]+, stop", runs.piped)
+    assert "runs through target and stop in one moment" in " ".join(runs.piped.split())
+
+
+async def test_a_bracket_that_is_not_flat_is_a_problem() -> None:
+    report = await _report(Records([], []))
+    assert "the bracket did not come to its end" in report.problems
+    bracket = BracketReport(
+        symbol="A-EQ",
+        quantity=5,
+        stop="1",
+        target="2",
+        state="exited",
+        exited_by="stop",
+        exit_orders=["1", "2"],
+        net=-5,
+    )
+    report = await _report(Records([], []), bracket=bracket)
+    assert "the bracket in A-EQ is exited, net -5, with 2 exit orders" in report.problems
+
+
+async def test_the_bracket_s_share_is_none_of_the_others() -> None:
+    async with Exchange(seed=1) as exchange:
+        for seed in range(10):
+            listings = plan.choose_listings(exchange.market, [], seed)
+            assert plan.another_listing(exchange.market, listings, seed) not in listings
 
 
 def test_a_pipe_gets_plain_lines_that_fit(runs: Runs) -> None:
@@ -259,10 +293,11 @@ async def test_a_problem_ends_the_command_with_1(
     assert "PROBLEMS" in "\n".join(_drawn(summary(report), 80))
 
 
-async def _report(records: Records) -> Report:
+async def _report(records: Records, *, bracket: BracketReport | None = None) -> Report:
     """Return the report of a run that sent nothing, against these records."""
     async with Exchange(seed=1) as exchange:
         demo_run = await _play(exchange)
+        demo_run.bracket = bracket
         market = exchange.market
         listing = plan.choose_listings(market, [], 1)[0]
         for request in (

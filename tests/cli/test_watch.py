@@ -420,3 +420,54 @@ def test_a_server_that_is_not_there_is_one_line(
     assert outcome.exit_code == 1
     assert outcome.everything.startswith("neo-async: ")
     assert outcome.everything.count("\n") == 1
+
+
+# --- exit plans -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+async def test_the_plans_in_the_journal_of_a_bot_are_shown(
+    width: int, height: int, tmp_path: Path
+) -> None:
+    journal = tmp_path / "orders.db"
+    async with Exchange(seed=5) as exchange:
+        bot = NeoClient(exchange.credentials, endpoints=exchange.endpoints, journal=journal)
+        async with bot:
+            await bot.instruments.load(Segment.NSE_CM)
+            plan = await bot.exits.bracket(
+                TCS, "buy", 5, product="MIS", price="2000", stop="1950", target="2900"
+            )
+            own = NeoClient(exchange.credentials, endpoints=exchange.endpoints)
+            await own.resume(bot.session)
+            async with Watched(own, [TCS], Level.SCRIP, journal=journal) as watched:
+                await until(lambda: watched.plans, watched)
+                lines = drawn(watched, width, height)
+                (shown_plan,) = snapshot(watched)["plans"]
+                line = plain_line(watched)
+            await own.logout()
+            async with Watched(bot, [TCS], Level.SCRIP) as of_the_bot:
+                assert [one.plan for one in of_the_bot.plans] == [plan.id]
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    (row,) = [text for text in lines if "1,950.00" in text]
+    assert {"TCS-EQ", "0/5", "1,950.00", "entering"} <= set(row.split())
+    assert any("Plans 1" in text for text in lines)
+    assert (shown_plan["plan"], shown_plan["stop"]) == (plan.id, 1950.0)
+    assert " | plans 1 | " in line
+
+
+async def test_an_account_without_plans_has_no_panel_of_them(tmp_path: Path) -> None:
+    async with watching(TCS) as (_, neo, watched):
+        await watched.look()
+        assert watched.plans == []
+        assert not any("Plans" in line for line in drawn(watched))
+        assert "exits" not in vars(neo)
+    text = tmp_path / "text.db"
+    text.write_text("no journal")
+    async with (
+        Exchange(seed=5) as exchange,
+        client(exchange) as neo,
+        Watched(neo, [TCS], Level.SCRIP, journal=text) as watched,
+    ):
+        await watched.look()
+        assert "cannot be read" in watched.notices[-1][1]

@@ -106,7 +106,7 @@ def test_a_margin_is_asked_for(sdk: Sdk, neo: NeoClient, ours: Callable[..., Any
     assert (unknown["stCode"], unknown["stat"]) == (1007, "Not_Ok")
 
 
-def test_positions_are_worth_the_same_to_both(
+def test_positions_funds_and_holdings_after_trades_are_the_same_to_both(
     sdk: Sdk,
     neo: NeoClient,
     ours: Callable[..., Any],
@@ -168,11 +168,12 @@ def test_positions_are_worth_the_same_to_both(
     assert [row["positionPnl"] for row in report["data"]] == [
         round(position.pnl, 2) for position in positions
     ]
+    _check_funds_after_trades(sdk, neo, ours)
+    fund = sdk.holdings()["data"][0]
+    assert (fund["quantity"], fund["sellableQuantity"]) == (45, 25), "what was sold is not sellable"
 
 
-def test_funds_after_trades_are_the_same_to_both(
-    sdk: Sdk, neo: NeoClient, ours: Callable[..., Any]
-) -> None:
+def _check_funds_after_trades(sdk: Sdk, neo: NeoClient, ours: Callable[..., Any]) -> None:
     theirs = sdk.limits()
     mine = ours(neo.portfolio.limits())
     # 20 % of what the open MIS shares cost, 15 % of the future.
@@ -184,11 +185,6 @@ def test_funds_after_trades_are_the_same_to_both(
     net = 1_000_000 - used + realised + 20 * 39.60
     assert float(theirs["Net"]) == mine.available == pytest.approx(net)
     assert mine.amounts["Net"] == float(theirs["Net"])
-
-
-def test_what_was_sold_is_no_longer_sellable(sdk: Sdk) -> None:
-    fund = sdk.holdings()["data"][0]
-    assert (fund["quantity"], fund["sellableQuantity"]) == (45, 25)
 
 
 # --- instruments ------------------------------------------------------------------------------

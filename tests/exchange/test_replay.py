@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from neo_async import Interval, Level, MarketState, OrderStatus, Product, Segment, Side, UsageError
 from neo_async.base.india import in_india
-from neo_async.exchange import Exchange
+from neo_async.exchange import Exchange, Recording
 from neo_async.exchange.replay.lower_levels import packet_at
 from neo_async.model.ticks import DepthRow, IndexTick, LiteTick, ScripTick, Tick
 from neo_async.wire.feed import FeedDecoder, FeedEncoder, Stream, acknowledgement_frame, split
@@ -553,3 +554,15 @@ async def test_a_recording_cut_in_its_middle_is_named_before_it_is_played(
     async with exchange_of(replay=path):
         assert f"the block at byte {len(whole)} is cut off after" in caplog.text
         assert caplog.records[-1].levelname == "WARNING"
+
+
+@pytest.mark.parametrize("speed", [-1, float("nan"), float("inf"), "5", None, True])
+def test_a_speed_that_is_no_factor_is_refused(speed: Any) -> None:
+    with pytest.raises(UsageError, match="speed="):
+        Recording(Path("day.feed"), speed=speed)
+
+
+@pytest.mark.parametrize("path", [5, None, b"day.feed"])
+def test_what_is_no_path_is_no_recording(path: Any) -> None:
+    with pytest.raises(UsageError, match="path="):
+        Recording(path)

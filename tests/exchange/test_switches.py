@@ -32,6 +32,7 @@ def test_no_two_groups_share_a_name() -> None:
     [
         ("covered_orders=true", "rules", True),
         ("covered_orders=0", "rules", False),
+        ("type_changes=false", "rules", False),
         ("hours=exchange", "rules", Hours.EXCHANGE),
         ("static_ips=10.0.0.1, 10.0.0.2", "broker", ("10.0.0.1", "10.0.0.2")),
         ('static_ips=["10.0.0.1"]', "broker", ("10.0.0.1",)),
@@ -97,6 +98,18 @@ async def test_a_setting_changes_what_happens_next_and_survives_a_reset() -> Non
         refused = await caller.place(**cover)
         assert (refused.status, refused.json()["stCode"]) == (200, 1017)
         assert (await caller.admin("GET", "settings")).json()["refusals_as_200"] is True
+
+
+async def test_a_broker_that_changes_no_types_refuses_them_and_takes_other_changes() -> None:
+    async with trading() as caller:
+        number = await caller.placed()
+        change = {"no": number, "pr": "37.05", "pt": "L", "qt": "10"}
+        caller.exchange.set(type_changes=False)
+        stop = {**change, "pt": "SL", "tp": "37.00"}
+        refused = (await caller.post("/quick/order/vr/modify", stop)).json()
+        assert refused["stCode"] == 1009
+        assert "please provide valid order type" in str(refused)
+        assert (await caller.post("/quick/order/vr/modify", change)).json()["stat"] == "Ok"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import pytest
 
 from neo_async import NotAccepted, Order, OutcomeUnknown
 from neo_async.exchange import Faults
+from tests.execution.proxied_exchange import BUY, CNC, proxied_exchange, seconds
 from tests.execution.report_broker import (
     Broker,
     errors_of,
     placement,
     row,
 )
-from tests.execution.test_outcomes import BUY, CNC, desk_of, seconds
 
 
 async def test_an_order_that_appears_after_its_request_expired_is_reported() -> None:
@@ -134,18 +134,18 @@ async def test_a_listener_that_raises_keeps_nothing_from_being_resolved(
 async def test_an_order_that_appears_after_it_was_not_accepted_is_reported_and_logged(
     live_updates: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    async with desk_of(
+    async with proxied_exchange(
         resolution_timeout=5.0, live_updates=live_updates, journal=tmp_path / "orders.db"
-    ) as desk:
+    ) as proxy:
         reported: list[Order] = []
-        orders = desk.neo.orders
+        orders = proxy.neo.orders
         orders.on_late_order(reported.append)
-        desk.exchange.faults.set(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
+        proxy.exchange.faults.set(Faults(calls=("orders",), delay_before=1.0, delay_seconds=20.0))
         with pytest.raises(NotAccepted) as caught:
             await orders.place(*BUY, **CNC, tag="late")
         assert seconds() < 10
         await asyncio.sleep(15)
-        (record,) = desk.ledger
+        (record,) = proxy.ledger
         if not live_updates:
             assert orders.late_orders == []
             await orders.book()

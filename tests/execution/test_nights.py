@@ -86,7 +86,7 @@ async def until_final(order: Order) -> OrderStatus:
         return await order.wait()
 
 
-async def test_a_placement_of_the_day_before_is_never_said_not_to_exist() -> None:
+async def test_a_placement_of_the_day_before_is_never_reported_as_not_accepted() -> None:
     async with market_of() as market:
         market.late.add(PLACE)
         placing = asyncio.create_task(market.neo.orders.place(*BUY, **CNC))
@@ -97,9 +97,7 @@ async def test_a_placement_of_the_day_before_is_never_said_not_to_exist() -> Non
             await placing
 
 
-async def test_a_placement_whose_caller_gave_up_after_the_night_is_never_said_not_to_exist() -> (
-    None
-):
+async def test_a_placement_cancelled_after_midnight_is_never_reported_as_not_accepted() -> None:
     async with market_of() as market:
         market.late.add(PLACE)
         placing = asyncio.create_task(market.neo.orders.place(*BUY, **CNC))
@@ -112,7 +110,7 @@ async def test_a_placement_whose_caller_gave_up_after_the_night_is_never_said_no
             await pending
 
 
-async def test_a_change_of_the_day_before_that_nothing_can_prove_ends_with_its_horizon() -> None:
+async def test_a_change_of_the_day_before_that_nothing_can_prove_ends_with_its_timeout() -> None:
     async with market_of() as market:
         order = await market.neo.orders.place(*BUY, **CNC)
         market.late.add(MODIFY)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -14,151 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
-    NotLoggedIn,
     Order,
-    OrderRow,
     OrderStatus,
     OrderType,
     Product,
     Segment,
-    ServerError,
     Side,
 )
-from neo_async.base import logs
 from neo_async.exchange import Faults
 from neo_async.execution.order import OrderChange
-from neo_async.execution.order_book_poller import OrderBookPoller
-from neo_async.execution.order_cache import OrderCache
-from neo_async.execution.order_log import OrderLog
-from neo_async.execution.uncertainty import EXTERNAL_ORDERS, FILL_DETAILS_WAIT
-from neo_async.model.feed_state import FeedEvent, FeedState
-from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.wire.order_feed import read_message
+from neo_async.model.feed_state import FeedState
 from tests.clients import BOOK, client_of, exchange_of, paths
-from tests.execution.test_order_cache import order_of
+from tests.execution.feed_broker import (
+    STAGES,
+    FeedBroker,
+    Wire,
+    collect,
+    state,
+)
 from tests.simulation.virtual_time import in_virtual_time
-
-QUIET = 15.0
-POLL = 0.5
-STAGES = ["put order req received", "validation pending", "open pending", "open"]
-
-Wire = dict[str, Any]
-
-
-class Feed:
-    """The order feed as a test wants it."""
-
-    def __init__(self) -> None:
-        self.is_live = False
-        self.starts = 0
-        self._subscribers: list[Callable[[OrderRow | PositionUpdate], None]] = []
-        self._event_listeners: list[Callable[[FeedEvent], None]] = []
-
-    def start(self) -> None:
-        self.starts += 1
-
-    def subscribe(self, on_update: Callable[[OrderRow | PositionUpdate], None], /) -> None:
-        self._subscribers.append(on_update)
-
-    def on_event(self, listener: Callable[[FeedEvent], None], /) -> None:
-        self._event_listeners.append(listener)
-
-    def go(self, state: FeedState) -> None:
-        self.is_live = state is FeedState.LIVE
-        for listener in self._event_listeners:
-            listener(FeedEvent(state, "", 0.0))
-
-    def say(self, kind: str, data: Wire) -> None:
-        update = read_message(json.dumps({"type": kind, "data": data}))
-        assert isinstance(update, OrderUpdate | PositionUpdate)
-        for on_update in self._subscribers:
-            on_update(update)
-
-
-def state(status: str, at: int, **facts: Any) -> Wire:
-    """A whole row, as the broker has it."""
-    return {
-        "nOrdNo": "1",
-        "ordSt": status,
-        "exSeg": "nse_cm",
-        "trdSym": "ITBEES-EQ",
-        "trnsTp": "B",
-        "prcTp": "L",
-        "prod": "CNC",
-        "vldt": "DAY",
-        "qty": 10,
-        "fldQty": 0,
-        "dscQty": 0,
-        "prc": "39.00",
-        "trgPrc": "0.00",
-        "avgPrc": "0.00",
-        "rejRsn": "--",
-        "updRecvTm": at,
-        "GuiOrdId": "own_abc1230000",
-    } | facts
-
-
-class Desk:
-    """A tracker between a feed and a book that takes `latency` to be read."""
-
-    def __init__(self, *, latency: float = 0.0) -> None:
-        self.feed = Feed()
-        self.book: list[Wire] = []
-        self.failures: list[Exception] = []
-        self.reads: list[float] = []
-        """When each began."""
-        self.in_flight = self.most_in_flight = 0
-        self._latency = latency
-        self.day = ""
-        self.missed_fills: list[tuple[str, float]] = []
-        """Order numbers of the rows that were reported as missed fills, with the loop's times."""
-        observer = OrderLog(logging.getLogger(logs.ORDERS), lambda order: False)
-        self.use(OrderCache(quiet=QUIET, on_missed_fill=self._note_missed_fill, observer=observer))
-
-    def use(self, cache: OrderCache) -> None:
-        """Let feed and book move this cache."""
-        self.cache = cache
-        self.poller = OrderBookPoller(cache, self._read, interval=POLL)
-        self.feed.subscribe(cache.on_update)
-        self.poller.attach(self.feed)
-
-    def _note_missed_fill(self, row: OrderRow) -> None:
-        self.missed_fills.append((row.number, asyncio.get_running_loop().time()))
-
-    def order(self, **changes: Any) -> Order:
-        """As `place` makes it from the answer."""
-        return order_of(self.cache, **changes)
-
-    def say(self, status: str, at: int, **facts: Any) -> None:
-        self.feed.say("order", state(status, at, **facts))
-
-    async def __aenter__(self) -> Desk:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.poller.close()
-
-    async def _read(self) -> None:
-        requested_at = asyncio.get_running_loop().time()
-        self.reads.append(requested_at)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        rows = [dict(row) for row in self.book]  # as it stands when the request arrives
-        try:
-            await asyncio.sleep(self._latency)
-            if self.failures:
-                raise self.failures.pop(0)
-            updates = [read_message(json.dumps({"type": "order", "data": row})) for row in rows]
-        finally:
-            self.in_flight -= 1
-        self.cache.apply(
-            [_as_book_row(update) for update in updates], requested_at=requested_at, day=self.day
-        )
-
-
-def _as_book_row(update: object) -> OrderRow:
-    assert isinstance(update, OrderUpdate)
-    return OrderRow(**{name: getattr(update, name) for name in OrderRow.__struct_fields__})
 
 
 def agrees(order: Order, row: Wire) -> None:
@@ -243,12 +116,12 @@ def disturbed(draw: st.DrawFn) -> tuple[list[Wire], list[Wire], int]:
 @settings(deadline=None)
 @given(disturbed())
 @in_virtual_time
-async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_book_says(
+async def test_however_messages_arrive_an_order_never_moves_back_and_ends_as_in_the_book(
     case: tuple[list[Wire], list[Wire], int],
 ) -> None:
     life, arriving, placed_after = case
-    async with Desk(latency=0.05) as desk:
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker(latency=0.05) as broker:
+        broker.feed.go(FeedState.LIVE)
         await asyncio.sleep(1)
         order: Order | None = None
         changes: list[OrderChange] = []
@@ -256,11 +129,11 @@ async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_
         seen = (0, 0, 0, False)
         for position, frame in enumerate([*arriving, {}]):
             if position == placed_after:
-                order = desk.order()
-                watch = asyncio.create_task(_collect(order.changes(), changes))
+                order = broker.order()
+                watch = asyncio.create_task(collect(order.changes(), changes))
                 await asyncio.sleep(0)
             if frame:
-                desk.feed.say("order", frame)
+                broker.feed.send("order", frame)
             if order is not None:
                 stage = 4 if order.is_final else min(3, _stage_of(order))
                 now = (order.filled_quantity, order.updated_ns, stage, order.is_final)
@@ -269,9 +142,9 @@ async def test_whatever_the_feed_does_an_order_never_moves_back_and_ends_as_the_
         assert order is not None
         assert watch is not None
         final_before = order.status if order.is_final else None
-        desk.book = [life[-1]]
-        desk.feed.go(FeedState.WAITING)
-        desk.feed.go(FeedState.LIVE)
+        broker.book = [life[-1]]
+        broker.feed.go(FeedState.WAITING)
+        broker.feed.go(FeedState.LIVE)
         await asyncio.sleep(1)
         agrees(order, life[-1])
         assert final_before in (None, order.status)
@@ -293,20 +166,17 @@ def _stage_of(order: Order) -> int:
     return STAGES.index(text) if text in STAGES else 3
 
 
-async def _collect(changes: AsyncIterator[OrderChange], into: list[OrderChange]) -> None:
-    async for change in changes:
-        into.append(change)  # noqa: PERF401 - one by one, as they come
-
-
 # --- what a message says ----------------------------------------------------------------------
 
 
 async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
-    async with Desk() as desk:
-        order = desk.order(order_type=OrderType.SL, trigger=Decimal("38.90"), disclosed_quantity=4)
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 5, fldQty=3, avgPrc="38.95", prcTp="SL", trgPrc="38.90", dscQty=4)
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "cancel pending", "hsUpTm": "x"})
+    async with FeedBroker() as broker:
+        order = broker.order(
+            order_type=OrderType.SL, trigger=Decimal("38.90"), disclosed_quantity=4
+        )
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 5, fldQty=3, avgPrc="38.95", prcTp="SL", trgPrc="38.90", dscQty=4)
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "cancel pending", "hsUpTm": "x"})
         assert order.status is OrderStatus.CANCEL_PENDING
         assert (order.filled_quantity, order.average_price) == (3, 38.95)
         assert (order.order_type, order.price, order.trigger) == (
@@ -318,77 +188,77 @@ async def test_what_a_message_leaves_out_stays_as_it_was() -> None:
 
 
 async def test_a_price_of_zero_that_was_sent_takes_the_limit_away() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.feed.say(
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.feed.send(
             "order", {"nOrdNo": "1", "ordSt": "open", "prcTp": "MKT", "prc": "0", "updRecvTm": 3}
         )
         assert (order.order_type, order.price) == (OrderType.MARKET, None)
 
 
 async def test_messages_without_a_time_move_an_order_forwards_only() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         for status in ("open pending", "validation pending", "open", "open pending"):
-            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+            broker.feed.send("order", {"nOrdNo": "1", "ordSt": status})
         assert [change.status.value for change in order.history[1:]] == ["open pending", "open"]
-        # Nor does one with a time, when it may be older than what was told without.
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "validation pending", "updRecvTm": 7})
+        # Nor does one with a time, when it may be older than a report without a time.
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "validation pending", "updRecvTm": 7})
         assert order.status is OrderStatus.OPEN
 
 
 async def test_a_final_state_is_corrected_by_a_newer_report_and_by_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("cancelled", 5, fldQty=2, avgPrc="39.00")
         for status in ("open", "complete", "rejected"):
-            desk.say(status, 4, fldQty=2, avgPrc="39.00")
-            desk.feed.say("order", {"nOrdNo": "1", "ordSt": status})
+            broker.send(status, 4, fldQty=2, avgPrc="39.00")
+            broker.feed.send("order", {"nOrdNo": "1", "ordSt": status})
         assert order.status is OrderStatus.CANCELLED
-        assert desk.cache.open_orders == []
+        assert broker.cache.open_orders == []
         assert caplog.records == []
-        desk.say("complete", 6, fldQty=10, avgPrc="39.10")
+        broker.send("complete", 6, fldQty=10, avgPrc="39.10")
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
         (record,) = caplog.records
         assert record.levelno == logging.ERROR
         assert "was final (cancelled, 2 filled)" in record.getMessage()
-        desk.say("open", 7, fldQty=2, avgPrc="39.00")  # of what was filled nothing can be open
-        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
+        broker.send("open", 7, fldQty=2, avgPrc="39.00")  # of what was filled nothing can be open
+        broker.send("cancelled", 5, fldQty=2, avgPrc="39.00")
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
 
 
 async def test_an_order_that_a_correction_has_opened_is_open_until_a_newer_end() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")
-        desk.say("open", 6)
-        assert desk.cache.open_orders == [order]
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("rejected", 5, rejRsn="RMS:Margin Exceeds")
+        broker.send("open", 6)
+        assert broker.cache.open_orders == [order]
         assert order.reject_reason == ""
         waiting = asyncio.create_task(order.wait())
         await asyncio.sleep(0)
-        desk.say("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "rejected"})
-        desk.book = [state("rejected", 5)]  # and a book that has not caught up
-        desk.poller.request()
+        broker.send("rejected", 5, rejRsn="RMS:Margin Exceeds")  # the same message again
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "rejected"})
+        broker.book = [state("rejected", 5)]  # and a book that has not caught up
+        broker.poller.request()
         await asyncio.sleep(1)
         assert not waiting.done()
-        desk.say("complete", 7, fldQty=10, avgPrc="39.00")
+        broker.send("complete", 7, fldQty=10, avgPrc="39.00")
         assert await waiting is OrderStatus.COMPLETE
-        assert desk.cache.open_orders == []
+        assert broker.cache.open_orders == []
 
 
 async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("cancelled", 5, fldQty=2, avgPrc="39.00")
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete", "fldQty": 10})
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("cancelled", 5, fldQty=2, avgPrc="39.00")
+        broker.feed.send("order", {"nOrdNo": "1", "ordSt": "complete", "fldQty": 10})
         assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
 
 
@@ -396,337 +266,41 @@ async def test_a_fill_without_a_time_corrects_a_cancellation() -> None:
 
 
 async def test_changes_that_come_at_once_reach_every_consumer_one_by_one() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         taken: list[list[OrderChange]] = [[], []]
-        watches = [asyncio.create_task(_collect(order.changes(), into)) for into in taken]
+        watches = [asyncio.create_task(collect(order.changes(), into)) for into in taken]
         await asyncio.sleep(0.1)
         for at, status in enumerate(STAGES, start=1):
-            desk.say(status, at)
-        desk.say("open", 5, fldQty=4, avgPrc="39.00")
-        desk.say("complete", 6, fldQty=10, avgPrc="39.20")
+            broker.send(status, at)
+        broker.send("open", 5, fldQty=4, avgPrc="39.00")
+        broker.send("complete", 6, fldQty=10, avgPrc="39.20")
         await asyncio.gather(*watches)
         expected = [*((text, 0) for text in STAGES[1:]), ("open", 4), ("complete", 10)]
         for changes in taken:
             assert [(one.status.value, one.filled_quantity) for one in changes] == expected
 
 
-async def test_changes_begin_when_they_are_asked_for_and_end_at_once_on_a_final_order() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 2)
+async def test_changes_begin_at_the_call_and_end_at_once_on_a_final_order() -> None:
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 2)
         from_here = order.changes()
-        desk.say("cancelled", 3)
+        broker.send("cancelled", 3)
         assert [change.status async for change in from_here] == [OrderStatus.CANCELLED]
         assert [change async for change in order.changes()] == []
 
 
 async def test_a_price_that_came_with_the_end_is_among_the_changes() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
+    async with FeedBroker() as broker:
+        order = broker.order()
+        broker.feed.go(FeedState.LIVE)
         changes = order.changes()
-        desk.say("complete", 3, fldQty=10)
-        desk.say("complete", 4, fldQty=10, avgPrc="39.10")
+        broker.send("complete", 3, fldQty=10)
+        broker.send("complete", 4, fldQty=10, avgPrc="39.10")
         assert [change.average_price async for change in changes] == [0.0, 39.1]
-
-
-async def test_while_the_feed_is_live_waiting_reads_no_book() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(0.1)
-        waiting = asyncio.create_task(order.wait(OrderStatus.COMPLETE))
-        await asyncio.sleep(QUIET - 1)
-        assert len(desk.reads) == 1  # that of connecting
-        desk.say("complete", 9, fldQty=10, avgPrc="39.00")
-        assert await waiting is OrderStatus.COMPLETE
-
-
-async def test_a_feed_that_is_lost_meanwhile_is_made_up_for_by_polling() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        waiting = asyncio.create_task(order.wait())
-        await asyncio.sleep(5)
-        desk.feed.go(FeedState.WAITING)
-        await asyncio.sleep(POLL / 2)
-        before = len(desk.reads)
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
-        assert await waiting is OrderStatus.COMPLETE
-        assert len(desk.reads) == before + 1
-        assert asyncio.get_running_loop().time() <= 5 + 2 * POLL
-
-
-async def test_those_who_wait_learn_of_the_logout() -> None:
-    desk = Desk()
-    order = desk.order()
-    desk.feed.go(FeedState.LIVE)
-    waiting = asyncio.create_task(order.wait())
-    watching = asyncio.create_task(_collect(order.changes(), []))
-    await asyncio.sleep(1)
-    await desk.poller.close()
-    for task in (waiting, watching):
-        with pytest.raises(NotLoggedIn, match="order 1"):
-            await task
-
-
-# --- repairs ----------------------------------------------------------------------------------
-
-
-async def test_silence_with_an_open_order_leads_to_one_reading_per_silence() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(10)
-        desk.say("open", 2)
-        assert desk.reads == [0.0]
-        desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
-        await asyncio.sleep(QUIET + 1)
-        assert desk.reads == [0.0, pytest.approx(10 + QUIET)]
-        assert order.filled_quantity == 4
-        await asyncio.sleep(QUIET)
-        assert len(desk.reads) == 3
-
-
-async def test_silence_without_open_orders_means_nothing() -> None:
-    async with Desk() as desk:
-        desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("complete", 2, fldQty=10, avgPrc="39.00")
-        await asyncio.sleep(10 * QUIET)
-        assert desk.reads == [0.0]
-
-
-async def test_messages_about_an_order_keep_the_book_from_being_read_for_it() -> None:
-    async with Desk() as desk:
-        desk.order()
-        desk.feed.go(FeedState.LIVE)
-        for at in range(10):
-            await asyncio.sleep(QUIET - 1)
-            desk.say("open", at)
-        assert desk.reads == [0.0]
-
-
-async def test_messages_about_other_orders_are_no_news_of_this_one() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        mute, loud = desk.order(), desk.order(number="2")
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00"), state("open", 1, nOrdNo="2")]
-        desk.reads.clear()
-        for at in range(1, int(QUIET) + 2):
-            desk.say("open", at, nOrdNo="2")
-            desk.feed.say("position", {"actId": "A", "sym": "TCS", "exSeg": "nse_cm"})
-            await asyncio.sleep(1)
-        assert mute.status is OrderStatus.COMPLETE
-        assert not loud.is_final
-
-
-async def test_an_order_that_rests_for_an_hour_has_the_book_read_once_per_quiet_time() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        desk.order()
-        for number in range(2, 22):
-            desk.order(number=str(number))
-        desk.book = [state("open", 1, nOrdNo=str(number)) for number in range(1, 22)]
-        await asyncio.sleep(0.1)
-        desk.reads.clear()
-        for second in range(3600):
-            desk.say("open", second + 2, nOrdNo=str(2 + second % 20))
-            await asyncio.sleep(1)
-        assert len(desk.reads) <= 3600 / QUIET + 1
-
-
-async def test_an_unknown_order_is_looked_up_however_much_is_heard_of_others() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        desk.order()
-        await asyncio.sleep(1)
-        desk.feed.say("order", {"nOrdNo": "77", "ordSt": "open"})
-        desk.book = [state("open", 2, nOrdNo="77"), state("open", 1)]
-        for at in range(1, int(QUIET) + 2):
-            await asyncio.sleep(1)
-            desk.say("open", at)
-        assert "77" in desk.cache.orders
-
-
-async def test_every_reconnect_leads_to_exactly_one_reading() -> None:
-    async with Desk(latency=0.1) as desk:
-        order = desk.order()
-        for times in range(1, 5):
-            desk.book = [state("open", times, fldQty=times, avgPrc="39.00")]
-            desk.feed.go(FeedState.LIVE)
-            await asyncio.sleep(5)
-            assert len(desk.reads) == times
-            assert order.filled_quantity == times
-            desk.feed.go(FeedState.WAITING)
-
-
-async def test_reconnects_during_a_reading_are_one_more_and_never_two_at_once() -> None:
-    async with Desk(latency=1.0) as desk:
-        order = desk.order()
-        for _ in range(5):
-            desk.feed.go(FeedState.LIVE)
-            desk.feed.go(FeedState.WAITING)
-            await asyncio.sleep(0.1)
-        desk.feed.go(FeedState.LIVE)
-        desk.book = [state("open", 3)]  # too late for the first reading
-        await asyncio.sleep(10)
-        assert desk.reads == [0.0, 1.0]
-        assert desk.most_in_flight == 1
-        assert order.status is OrderStatus.OPEN
-
-
-async def test_a_repair_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.failures = [ServerError("busy", status=503)] * 3
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
-        with caplog.at_level(logging.WARNING):
-            desk.feed.go(FeedState.LIVE)
-            await asyncio.sleep(10)
-        assert order.status is OrderStatus.COMPLETE
-        assert len(desk.reads) == 4
-        assert caplog.text.count("the order book could not be read: busy (HTTP 503)") == 3
-
-
-async def test_a_fill_whose_price_stays_out_is_asked_for_once_the_order_is_done() -> None:
-    async with Desk() as desk:
-        order, other = desk.order(), desk.order(number="2")
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(5)
-        desk.say("complete", 3, fldQty=10)
-        desk.book = [state("complete", 4, fldQty=10, avgPrc="39.10")]
-        for at in range(8):  # the feed is not silent
-            await asyncio.sleep(FILL_DETAILS_WAIT / 4)
-            desk.say("open", at, nOrdNo="2")
-        assert order.average_price == 39.1
-        assert len(desk.reads) == 2
-        assert not other.is_final
-
-
-async def test_a_price_that_comes_in_time_needs_no_book() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(5)
-        desk.say("complete", 3, fldQty=10)
-        await asyncio.sleep(FILL_DETAILS_WAIT / 2)
-        desk.say("complete", 3, fldQty=10, avgPrc="39.10")
-        await asyncio.sleep(60)
-        assert (order.average_price, len(desk.reads)) == (39.1, 1)
-
-
-async def test_a_completion_without_quantities_is_completed_by_the_book() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(5)
-        desk.feed.say("order", {"nOrdNo": "1", "ordSt": "complete"})
-        assert order.is_final
-        desk.book = [state("complete", 4, fldQty=10, avgPrc="39.10")]
-        await asyncio.sleep(2 * FILL_DETAILS_WAIT)
-        assert (order.filled_quantity, order.average_price) == (10, 39.1)
-        await asyncio.sleep(60)
-        assert len(desk.reads) == 2
-
-
-async def test_what_the_book_confirms_is_not_asked_for_again() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(5)
-        desk.say("complete", 3, fldQty=10)
-        desk.book = [state("complete", 3, fldQty=10)]
-        await asyncio.sleep(60)
-        assert (order.average_price, len(desk.reads)) == (0.0, 2)
-
-
-async def test_a_fill_that_only_the_book_shows_is_reported_as_missed() -> None:
-    async with Desk() as desk:
-        desk.order()
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 2, fldQty=2, avgPrc="39.00")
-        await asyncio.sleep(1)
-        assert desk.missed_fills == []
-        desk.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
-        await asyncio.sleep(2 * QUIET + 1)
-        assert desk.missed_fills == [("1", pytest.approx(QUIET))]
-
-
-async def test_a_reading_that_fails_when_it_was_due_is_tried_again_soon() -> None:
-    async with Desk() as desk:
-        order = desk.order()
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(1)
-        desk.failures = [ServerError("busy", status=503)] * 2
-        desk.book = [state("complete", 9, fldQty=10, avgPrc="39.00")]
-        await asyncio.sleep(QUIET + 2)
-        assert order.status is OrderStatus.COMPLETE
-
-
-# --- orders that are not known ----------------------------------------------------------------
-
-
-async def test_updates_that_outrun_the_answer_to_place_are_not_lost() -> None:
-    for partial in (False, True):
-        async with Desk() as desk:
-            desk.feed.go(FeedState.LIVE)
-            for at, status in enumerate([*STAGES, "complete"], start=1):
-                row = state(status, at)
-                if status == "complete":
-                    row |= {"fldQty": 10, "avgPrc": "39.00"}
-                if partial:
-                    del row["prc"], row["trnsTp"]
-                desk.feed.say("order", row)
-            order = desk.order(client_tag="other_xyz")
-            assert desk.cache.get("1") is order
-            assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
-            assert (order.average_price, order.tag) == (39.0, "other")
-            assert await order.wait() is OrderStatus.COMPLETE
-            assert (order.side, order.price) == (Side.BUY, 39)
-            assert desk.cache.orders == {"1": order}
-
-
-async def test_an_order_placed_elsewhere_is_adopted_from_the_feed() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        desk.say("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
-        order = desk.cache.orders["77"]
-        assert (order.side, order.validity, order.status) == (Side.SELL, "GTC", OrderStatus.OPEN)
-        assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39)
-        waiting = asyncio.create_task(order.wait())
-        await asyncio.sleep(0)
-        desk.say("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
-        assert await waiting is OrderStatus.CANCELLED
-
-
-async def test_an_order_of_which_the_feed_says_little_is_adopted_from_the_book() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        await asyncio.sleep(1)
-        desk.feed.say("order", {"nOrdNo": "77", "ordSt": "open"})
-        assert desk.cache.orders == {}
-        desk.book = [state("open", 2, nOrdNo="77"), state("open", 2, nOrdNo="78")]
-        await asyncio.sleep(QUIET + 1)
-        assert list(desk.cache.orders) == ["77"]  # nobody has asked about the other
-        assert len(desk.reads) == 2
-
-
-async def test_strangers_whom_nobody_knows_are_forgotten() -> None:
-    async with Desk() as desk:
-        desk.feed.go(FeedState.LIVE)
-        for number in range(1, 2 * EXTERNAL_ORDERS + 1):
-            for _ in range(3):
-                desk.feed.say("order", {"nOrdNo": str(number), "ordSt": "open"})
-        assert len(desk.cache._uncertainty.external) == EXTERNAL_ORDERS
-        await asyncio.sleep(2 * QUIET + 1)
-        assert len(desk.cache._uncertainty.external) == 0
-        reads = len(desk.reads)
-        await asyncio.sleep(10 * QUIET)
-        assert len(desk.reads) == reads
 
 
 # --- over sockets -----------------------------------------------------------------------------

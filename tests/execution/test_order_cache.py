@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
-from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,67 +14,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async import (
-    NotLoggedIn,
-    Order,
     OrderRow,
     OrderStatus,
     OrderType,
     Product,
     ProtocolError,
     Segment,
-    ServerError,
     Side,
     Validity,
 )
 from neo_async.base import logs
-from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
 from neo_async.execution.order_log import OrderLog
-from neo_async.model.orders import OrderTerms, exact_price
+from neo_async.model.feed_state import FeedState
+from neo_async.model.orders import exact_price
 from neo_async.model.updates import OrderUpdate
-from tests.clients import BOOK, client_of, exchange_of, paths
-
-QUANTITY = 10
-
-
-TERMS = OrderTerms(
-    segment=Segment.NSE_CM,
-    symbol="ITBEES-EQ",
-    side=Side.BUY,
-    product=Product.CNC,
-    order_type=OrderType.LIMIT,
-    quantity=QUANTITY,
-    price=Decimal("39.00"),
+from neo_async.wire.reports import read_order_book
+from tests.execution.feed_broker import (
+    QUANTITY,
+    QUIET,
+    STAGES,
+    FeedBroker,
+    book_of,
+    order_of,
+    row,
+    state,
+    unread,
 )
-
-
-def order_of(
-    cache: OrderCache | None = None,
-    *,
-    number: str = "1",
-    client_tag: str = "own_abc1230000",
-    **terms: Any,
-) -> Order:
-    """An order as `place` makes it from the answer, registered."""
-    cache = cache or OrderCache()
-    order = Order(number, msgspec.structs.replace(TERMS, **terms), client_tag=client_tag)
-    return cache.add(order)
-
-
-def row(
-    status: str, filled: int = 0, average: float = 0.0, *, at: int = 1, **facts: Any
-) -> OrderRow:
-    fields: dict[str, Any] = {
-        "number": "1",
-        "status_text": status,
-        "quantity": QUANTITY,
-        "filled_quantity": filled,
-        "average_price": average,
-        "updated_ns": at,
-        "order_type": "L",
-        "price": 39.0,
-    }
-    return OrderRow(**fields | facts)
 
 
 @st.composite
@@ -186,7 +151,7 @@ def test_a_rejection_carries_its_reason() -> None:
     assert (order.reject_reason, order.is_final) == ("RMS:Margin Exceeds", True)
 
 
-def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
+def test_an_unknown_status_is_logged_once_with_the_brokers_text_and_is_not_final(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = OrderLog(logging.getLogger(logs.ORDERS), lambda order: False)
@@ -203,7 +168,7 @@ def test_an_unknown_state_is_told_once_with_the_brokers_words_and_is_not_final(
     assert order.status is OrderStatus.COMPLETE
 
 
-def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
+def test_a_row_of_an_external_order_is_registered_as_an_order() -> None:
     cache = OrderCache()
     external = row(
         "trigger pending",
@@ -234,99 +199,7 @@ def test_a_row_of_an_order_placed_elsewhere_becomes_an_order() -> None:
     assert "78 ? 10" in repr(odd)
 
 
-# --- waiting ----------------------------------------------------------------------------------
-
-
-class Book:
-    """An order book to be read, which says what the test has put into it."""
-
-    def __init__(self, *answers: Iterable[OrderRow] | Exception) -> None:
-        self.cache = OrderCache()
-        self.poller = OrderBookPoller(self.cache, self.read, interval=0.5)
-        self.order = order_of(self.cache)
-        self._answers = list(answers)
-        self.reads = 0
-
-    async def read(self) -> None:
-        self.reads += 1
-        answer = self._answers.pop(0) if self._answers else []
-        if isinstance(answer, Exception):
-            raise answer
-        self.cache.apply(list(answer))
-
-
-async def test_waiting_ends_in_the_wanted_state() -> None:
-    book = Book(
-        [row("open", at=2)], [row("open", 4, 39.0, at=3)], [row("complete", 10, 39.0, at=4)]
-    )
-    assert await book.order.wait(OrderStatus.OPEN) is OrderStatus.OPEN
-    assert (book.reads, asyncio.get_running_loop().time()) == (1, 0.0)
-    assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.COMPLETE
-    assert (book.reads, asyncio.get_running_loop().time()) == (3, 1.0)
-    await book.poller.close()
-
-
-async def test_waiting_ends_in_any_final_state() -> None:
-    book = Book([row("rejected", at=2)])
-    assert await book.order.wait(OrderStatus.COMPLETE) is OrderStatus.REJECTED
-    assert await book.order.wait() is OrderStatus.REJECTED
-    assert await book.order.wait(OrderStatus.COMPLETE, timeout=0) is OrderStatus.REJECTED
-    await book.poller.close()
-
-
-async def test_waiting_in_vain_ends_at_the_timeout_and_so_does_reading() -> None:
-    book = Book()
-    with pytest.raises(TimeoutError):
-        await book.order.wait(timeout=2.2)
-    assert asyncio.get_running_loop().time() == pytest.approx(2.2)
-    assert book.reads == 5
-    await asyncio.sleep(60)
-    assert book.reads == 5
-    # The next to wait finds a reader again.
-    with pytest.raises(TimeoutError):
-        await book.order.wait(timeout=0.4)
-    assert book.reads == 6
-    await asyncio.sleep(1)
-
-
-async def test_many_waiters_share_one_reader() -> None:
-    book = Book([], [], [row("open", at=2)], [row("complete", 10, 39.0, at=3)])
-    waits = [book.order.wait() for _ in range(20)]
-    waits += [book.order.wait(OrderStatus.OPEN) for _ in range(20)]
-    states = await asyncio.gather(*waits)
-    assert states == [OrderStatus.COMPLETE] * 20 + [OrderStatus.OPEN] * 20
-    assert book.reads == 4
-    await book.poller.close()
-
-
-async def test_a_book_that_cannot_be_read_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
-    book = Book(ServerError("busy", status=503), [row("complete", 10, 39.0, at=3)])
-    assert await book.order.wait() is OrderStatus.COMPLETE
-    assert "the order book could not be read: busy (HTTP 503)" in caplog.text
-    await book.poller.close()
-
-
-async def test_a_report_from_elsewhere_wakes_the_waiters_at_once() -> None:
-    book = Book()
-    waiting = asyncio.create_task(book.order.wait())
-    await asyncio.sleep(0.1)
-    book.cache.apply([row("complete", 10, 39.0, at=3)])
-    await waiting
-    assert asyncio.get_running_loop().time() == pytest.approx(0.1)
-    await book.poller.close()
-
-
-async def test_logging_out_tells_those_who_wait_for_an_order() -> None:
-    async with exchange_of() as exchange, client_of(exchange) as neo:
-        order = await neo.orders.place(
-            Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10, price="39.00", product=Product.CNC
-        )
-        waiting = [asyncio.create_task(order.wait()) for _ in range(3)]
-        await asyncio.sleep(1.2)
-        assert (await paths(exchange)).count(BOOK) >= 1
-        await neo.logout()
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(result) for result in results] == [NotLoggedIn] * 3
+# --- what is shown, and what cannot be read ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -356,14 +229,6 @@ def test_a_reported_price_equals_the_same_price_as_text(ten_thousandths: int) ->
     assert len(str(reported).partition(".")[2]) in (2, 3, 4)
 
 
-def unread(status: str, *names: str, **facts: Any) -> OrderRow:
-    """A row of the book in which nobody can read the fields of these names."""
-    blank: dict[str, Any] = {
-        name: type(value)() for name in names if (value := getattr(row(status), name)) is not None
-    }
-    return msgspec.structs.replace(row(status), missing=frozenset(names), **blank | facts)
-
-
 def test_a_row_without_a_number_makes_no_order() -> None:
     cache = OrderCache()
     nameless = unread("open", "number")
@@ -373,29 +238,12 @@ def test_a_row_without_a_number_makes_no_order() -> None:
         cache.register(nameless)
 
 
-def test_an_open_order_whose_quantity_cannot_be_read_has_none() -> None:
-    cache = OrderCache()
-    facts = {"number": "9", "quantity": 0, "filled_quantity": 3, "pending_quantity": 0}
-    order = cache.register(unread("open", "quantity", **facts))
-    assert (order.quantity, order.filled_quantity, order.pending_quantity) == (0, 3, 0)
-    parts = facts | {"number": "10", "pending_quantity": 7}
-    assert cache.register(unread("open", "quantity", **parts)).quantity == QUANTITY
-    unknown = parts | {"number": "11", "filled_quantity": 0}
-    assert cache.register(unread("open", "quantity", "filled_quantity", **unknown)).quantity == 0
-
-
-def test_terms_that_a_book_cannot_be_read_for_stay_as_they_were() -> None:
-    order = order_of()
-    order.apply(unread("open", "quantity", "price", "order_type"))
-    assert order.terms == TERMS
-
-
-def test_the_first_sight_of_an_order_that_is_filled_is_told_like_any_fill() -> None:
-    told: list[str] = []
-    cache = OrderCache(on_missed_fill=lambda each: told.append(each.number))
+def test_the_fill_of_an_order_registered_as_filled_is_reported_as_missed_once() -> None:
+    missed: list[str] = []
+    cache = OrderCache(on_missed_fill=lambda each: missed.append(each.number))
     cache.register(row("complete", QUANTITY, 39.0, at=2))
     cache.register(row("complete", QUANTITY, 39.0, at=2))
-    assert told == [row("open").number]
+    assert missed == [row("open").number]
 
 
 @pytest.mark.parametrize(("changed", "most"), [(None, 10), (4, 10), (15, 15)])
@@ -414,3 +262,122 @@ def test_no_message_fills_more_than_the_order_has_or_a_change_under_way_gives_it
         assert after(most, quantity) == most
         assert after(most + 1, quantity) == 0
         assert after(10**12, quantity) == 0
+
+
+async def test_a_fill_that_only_the_book_shows_is_reported_as_missed() -> None:
+    async with FeedBroker() as broker:
+        broker.order()
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 2, fldQty=2, avgPrc="39.00")
+        await asyncio.sleep(1)
+        assert broker.missed_fills == []
+        broker.book = [state("open", 3, fldQty=4, avgPrc="39.00")]
+        await asyncio.sleep(2 * QUIET + 1)
+        assert broker.missed_fills == [("1", pytest.approx(QUIET))]
+
+
+async def test_messages_that_arrive_before_the_answer_to_the_placement_are_applied() -> None:
+    for partial in (False, True):
+        async with FeedBroker() as broker:
+            broker.feed.go(FeedState.LIVE)
+            for at, status in enumerate([*STAGES, "complete"], start=1):
+                row = state(status, at)
+                if status == "complete":
+                    row |= {"fldQty": 10, "avgPrc": "39.00"}
+                if partial:
+                    del row["prc"], row["trnsTp"]
+                broker.feed.send("order", row)
+            order = broker.order(client_tag="other_xyz")
+            assert broker.cache.get("1") is order
+            assert (order.status, order.filled_quantity) == (OrderStatus.COMPLETE, 10)
+            assert (order.average_price, order.tag) == (39.0, "other")
+            assert await order.wait() is OrderStatus.COMPLETE
+            assert (order.side, order.price) == (Side.BUY, 39)
+            assert broker.cache.orders == {"1": order}
+
+
+async def test_an_external_order_is_registered_from_the_feed() -> None:
+    async with FeedBroker() as broker:
+        broker.feed.go(FeedState.LIVE)
+        broker.send("open", 2, nOrdNo="77", trnsTp="S", vldt="GTC", fldQty=3, avgPrc="39.10")
+        order = broker.cache.orders["77"]
+        assert (order.side, order.validity, order.status) == (Side.SELL, "GTC", OrderStatus.OPEN)
+        assert (order.filled_quantity, order.average_price, order.price) == (3, 39.1, 39)
+        waiting = asyncio.create_task(order.wait())
+        await asyncio.sleep(0)
+        broker.send("cancelled", 3, nOrdNo="77", fldQty=3, avgPrc="39.10")
+        assert await waiting is OrderStatus.CANCELLED
+
+
+def test_an_order_is_found_by_its_tag_after_retagging_and_until_it_is_dropped() -> None:
+    cache = OrderCache(kept=2)
+    order = order_of(cache, client_tag="own_abc1230000")
+    assert cache.by_tag("own_abc1230000") is order
+    assert cache.by_tag("own_abc1230000-17") is order
+    assert cache.by_tag("") is None
+    cache.retag(order, "own_abc1230001")
+    assert cache.by_tag("own_abc1230000") is None
+    assert cache.by_tag("own_abc1230001") is order
+    second = order_of(cache, number="2", client_tag="own_abc1230001")
+    assert cache.by_tag("own_abc1230001") is order
+    cache.retag(second, "own_abc1230002")
+    assert cache.by_tag("own_abc1230001") is order
+    cache.apply([row("complete", QUANTITY, 39.0)])
+    for number in ("3", "4", "5"):
+        order_of(cache, number=number, client_tag=f"other{number}")
+        cache.apply([row("complete", QUANTITY, 39.0, number=number)])
+    assert cache.by_tag("own_abc1230001") is None
+
+
+async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
+    async with FeedBroker() as broker:
+        cache = OrderCache(kept=5)
+        broker.use(cache)
+        broker.feed.go(FeedState.LIVE)
+        held = broker.order()
+        broker.send("cancelled", 5)
+        for number in range(2, 30):
+            broker.order(number=str(number), client_tag=f"tag{number}")
+            broker.send("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
+        gc.collect()
+        resting = broker.order(number="99", client_tag="tag99")
+        assert len(cache.orders) == 5 + 1
+        assert cache.get("2") is None
+        assert cache.get("1") is held
+        # What comes late of those that are forgotten makes no order of them.
+        broker.send("open", 3, nOrdNo="2")
+        assert cache.open_orders == [resting]
+        # A correction reaches the object that the program holds, and the order is open again.
+        broker.send("open", 6)
+        assert held.status is OrderStatus.OPEN
+        assert cache.open_orders == [resting, held]
+        assert cache.orders["1"] is held
+        assert cache.by_tag(held.client_tag) is held
+        broker.send("complete", 7, fldQty=10, avgPrc="39.00")
+        assert cache.open_orders == [resting]
+        # A book that still shows an unregistered order as open counts for a search for it.
+        cache.register(row("open", number="3", at=9))
+        assert [order.number for order in cache.open_orders] == ["99", "3"]
+
+
+def test_final_orders_beyond_the_number_that_is_kept_are_dropped() -> None:
+    cache = OrderCache(kept=100)
+    for number in range(3000):
+        order_of(cache, number=str(number), client_tag=f"tag{number}")
+        cache.apply([row("complete", QUANTITY, 39.0, number=str(number))])
+    gc.collect()
+    assert len(cache.orders) == len(cache._by_tag) == len(cache._final) == 100
+    assert len(cache._held_elsewhere) == 0
+
+
+async def test_a_message_between_two_slices_of_a_book_is_not_undone() -> None:
+    async with FeedBroker() as broker:
+        broker.feed.go(FeedState.LIVE)
+        cache = broker.cache
+        answer = book_of(1000)
+        last = broker.order(number="261123000000999")
+        applying = asyncio.create_task(cache.apply_in_slices(read_order_book(answer)))
+        await asyncio.sleep(0)
+        broker.send("complete", 2, nOrdNo=last.number, fldQty=10, avgPrc="39.00")
+        await applying
+        assert (last.status, last.filled_quantity) == (OrderStatus.COMPLETE, 10)

@@ -68,7 +68,7 @@ async def sold_to(exchange: Exchange, quantity: int, price: str) -> None:
         await seller.orders.place(*ITBEES, Side.SELL, quantity, price=price, product=Product.MIS)
 
 
-async def test_each_partial_fill_is_one_line_whoever_reports_it(lines: Lines) -> None:
+async def test_each_partial_fill_is_one_line_whichever_report_shows_it(lines: Lines) -> None:
     async with exchange_of(accounts=2) as exchange, client_of(exchange) as neo:
         await neo.order_feed.until_live()
         order = await neo.orders.place(*ITBEES, Side.BUY, 10, price="39.00", **CNC, tag="mine")
@@ -194,7 +194,7 @@ async def test_an_order_whose_report_comes_before_its_answer_is_no_external_one(
         assert early.order_number == order.number
 
 
-async def test_the_lines_of_two_accounts_can_be_told_apart(lines: Lines) -> None:
+async def test_the_lines_of_two_accounts_can_be_distinguished(lines: Lines) -> None:
     async with exchange_of(accounts=2) as exchange:
         one, two = exchange.accounts[:2]
         async with client_of(exchange) as first, client_of(exchange, credentials=two) as second:

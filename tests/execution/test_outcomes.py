@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -13,88 +12,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neo_async import (
-    BreakerConfig,
-    NeoClient,
     NotAccepted,
-    NotSent,
     OpenOrdersLimit,
     Order,
     OrderAlreadyFinal,
     OrderStatus,
     OrderType,
     OutcomeUnknown,
-    Product,
     RiskLimits,
     Segment,
-    Side,
-    Timeouts,
     UsageError,
     Validity,
 )
-from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Change
 from neo_async.execution.in_flight_request import EXPIRY_SECONDS
-from tests.clients import CANCEL, MODIFY, PLACE, client_of, exchange_of, paths
-from tests.fake_servers import Cut, Late, Reply, fault_proxy
+from tests.clients import CANCEL, MODIFY, PLACE
+from tests.execution.proxied_exchange import (
+    BOOK,
+    BUSY,
+    BUY,
+    CNC,
+    RESOLUTION_TIMEOUT,
+    proxied_exchange,
+    seconds,
+)
+from tests.fake_servers import Cut, Late, Reply
 from tests.simulation.virtual_time import VirtualTimeLoop
 
-BUY = (Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 10)
-CNC: dict[str, Any] = {"price": "39.00", "product": Product.CNC}
-BOOK = "/neo/quick/user/orders"
-HISTORY = "/neo/quick/order/history"
 EMPTY = Reply({"stCode": 5203, "errMsg": "No Data", "stat": "Not_Ok"})
-BUSY = Reply("busy", 503)
-RESOLUTION_TIMEOUT = 30.0
-
-
-def seconds() -> float:
-    return asyncio.get_running_loop().time()
-
-
-class Desk:
-    """An exchange behind a fault proxy whose `override` a test may change."""
-
-    def __init__(self, exchange: Exchange, neo: NeoClient) -> None:
-        self.exchange = exchange
-        self.neo = neo
-        self.overrides: dict[str, Any] = {}
-        """By path, what goes out instead of the exchange's answer, or what makes it."""
-        self.dropped: set[str] = set()
-        """Paths to which nothing arrives."""
-        self.refused: dict[str, Reply] = {}
-        """By path, what is answered without asking the exchange."""
-
-    @property
-    def ledger(self) -> Any:
-        return self.exchange.market.ledger
-
-    async def sent(self, path: str) -> int:
-        return (await paths(self.exchange)).count(path)
-
-
-@contextlib.asynccontextmanager
-async def desk_of(**options: Any) -> AsyncIterator[Desk]:
-    overrides: dict[str, Any] = {}
-    dropped: set[str] = set()
-    refused: dict[str, Reply] = {}
-
-    def override(path: str, status: int, body: bytes) -> Any:
-        answer = overrides.get(path)
-        return answer() if callable(answer) else answer
-
-    defaults: dict[str, Any] = {
-        "live_updates": False,
-        "timeouts": Timeouts(order=2.0),
-        "breaker": BreakerConfig(failures=10**6),
-    }
-    async with (
-        exchange_of() as exchange,
-        fault_proxy(exchange, override, dropped=dropped, refused=refused) as endpoints,
-        client_of(exchange, endpoints=endpoints, **{**defaults, **options}) as neo,
-    ):
-        desk = Desk(exchange, neo)
-        desk.overrides, desk.dropped, desk.refused = overrides, dropped, refused
-        yield desk
 
 
 LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0, Reply("late"))]
@@ -102,11 +47,11 @@ LOST = [BUSY, Reply(""), Reply('{"nOrdNo":"26'), Cut(), Cut(b'{"nOr'), Late(60.0
 
 @pytest.mark.parametrize("lost", LOST)
 async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) -> None:
-    async with desk_of() as desk:
-        orders = desk.neo.orders
-        desk.overrides.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
+    async with proxied_exchange() as proxy:
+        orders = proxy.neo.orders
+        proxy.overrides.update({PLACE: lost, MODIFY: lost, CANCEL: lost})
         order = await orders.place(*BUY, **CNC, tag="mine")
-        (record,) = desk.ledger
+        (record,) = proxy.ledger
         assert (order.number, order.client_tag, order.tag) == (
             record.number,
             record.client_tag,
@@ -117,34 +62,36 @@ async def test_a_lost_answer_is_resolved_and_nothing_is_sent_again(lost: Any) ->
         assert await orders.cancel(order) is order
         assert order.status is record.status is OrderStatus.CANCELLED
         assert seconds() < 3 * (2.0 + 1.0)
-        assert [await desk.sent(path) for path in (PLACE, MODIFY, CANCEL)] == [1, 1, 1]
+        assert [await proxy.sent(path) for path in (PLACE, MODIFY, CANCEL)] == [1, 1, 1]
         assert record.arrivals == 1
 
 
 async def test_an_order_that_appears_late_is_waited_for() -> None:
-    async with desk_of() as desk:
-        desk.overrides.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        assert order.number == desk.ledger[0].number
+    async with proxied_exchange() as proxy:
+        proxy.overrides.update({PLACE: BUSY, BOOK: lambda: EMPTY if seconds() < 4 else None})
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        assert order.number == proxy.ledger[0].number
         assert 4 <= seconds() < 10
 
 
-async def test_what_left_no_trace_by_the_end_of_the_resolution_timeout_was_not_accepted() -> None:
-    async with desk_of() as desk:
-        neo = desk.neo
-        desk.dropped.add(PLACE)
+async def test_a_placement_that_no_report_shows_by_the_end_of_its_timeout_was_not_accepted() -> (
+    None
+):
+    async with proxied_exchange() as proxy:
+        neo = proxy.neo
+        proxy.dropped.add(PLACE)
         with pytest.raises(NotAccepted, match="no trace") as caught:
             await neo.orders.place(*BUY, **CNC, tag="gone")
         assert caught.value.client_tag.startswith("gone_")
         assert RESOLUTION_TIMEOUT <= seconds() < RESOLUTION_TIMEOUT + 1
-        assert desk.ledger == []
+        assert proxy.ledger == []
 
 
 @pytest.mark.parametrize("path", [MODIFY, CANCEL])
 async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
-    async with desk_of(resolution_timeout=5.0) as desk:
-        neo = desk.neo
-        desk.dropped.add(path)
+    async with proxied_exchange(resolution_timeout=5.0) as proxy:
+        neo = proxy.neo
+        proxy.dropped.add(path)
         order = await neo.orders.place(*BUY, **CNC)
         call = neo.orders.cancel(order)
         if path == MODIFY:
@@ -152,181 +99,151 @@ async def test_a_change_that_never_arrived_was_not_accepted(path: str) -> None:
             call = neo.orders.modify(order, price="39.10")
         with pytest.raises(NotAccepted, match=order.number):
             await call
-        (record,) = desk.ledger
+        (record,) = proxy.ledger
         assert (record.status, record.price, order.price) == (OrderStatus.OPEN, 3900, 39.0)
 
 
 async def test_a_cancel_that_never_arrived_and_a_fill_are_distinguished() -> None:
-    async with desk_of() as desk:
-        neo = desk.neo
-        desk.dropped.add(CANCEL)
+    async with proxied_exchange() as proxy:
+        neo = proxy.neo
+        proxy.dropped.add(CANCEL)
         order = await neo.orders.place(*BUY, **CNC)
         cancelling = asyncio.create_task(neo.orders.cancel(order))
         await asyncio.sleep(3)
-        desk.exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
+        proxy.exchange.market.print_price(Segment.NSE_CM, "19084", 3890)
         with pytest.raises(OrderAlreadyFinal, match="too late to cancel"):
             await cancelling
         assert order.status is OrderStatus.COMPLETE
 
 
 async def test_an_unreadable_book_proves_nothing() -> None:
-    async with desk_of(resolution_timeout=5.0) as desk:
-        desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
+    async with proxied_exchange(resolution_timeout=5.0) as proxy:
+        proxy.overrides.update({PLACE: BUSY, BOOK: BUSY})
         with pytest.raises(OutcomeUnknown) as caught:
-            await desk.neo.orders.place(*BUY, **CNC)
+            await proxy.neo.orders.place(*BUY, **CNC)
         assert seconds() >= 5.0
-        del desk.overrides[BOOK]
+        del proxy.overrides[BOOK]
         order = await caught.value.outcome()
-        assert order.number == desk.ledger[0].number
+        assert order.number == proxy.ledger[0].number
 
 
 async def test_books_that_hang_do_not_keep_a_caller_waiting() -> None:
-    async with desk_of(resolution_timeout=5.0) as desk:
+    async with proxied_exchange(resolution_timeout=5.0) as proxy:
         books = iter([Late(60.0, BUSY)] * 3)
-        desk.overrides.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
-        desk.dropped.add(PLACE)
+        proxy.overrides.update({BOOK: lambda: next(books, None) if seconds() > 4 else BUSY})
+        proxy.dropped.add(PLACE)
         with pytest.raises(NotAccepted):
-            await desk.neo.orders.place(*BUY, **CNC)
+            await proxy.neo.orders.place(*BUY, **CNC)
         assert 5.0 <= seconds() < 5.0 + 3.0
 
 
-async def test_a_history_that_hangs_keeps_no_other_outcome_back() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        desk.dropped.update({MODIFY, PLACE})
-        desk.overrides[HISTORY] = Late(60.0, BUSY)
-        modifying = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
-        with pytest.raises(NotAccepted):
-            await desk.neo.orders.place(*BUY, **CNC)
-        assert seconds() < RESOLUTION_TIMEOUT + 1.0
-        await asyncio.sleep(5)
-        assert not modifying.done()
-        del desk.overrides[HISTORY]
-        with pytest.raises(NotAccepted):
-            await modifying
-        assert seconds() < RESOLUTION_TIMEOUT + 5.0 + 4.0
-
-
-async def test_a_history_is_requested_once_however_many_search_for_their_tag_in_it() -> None:
-    async with desk_of(resolution_timeout=60.0) as desk:
-        desk.dropped.add(PLACE)
-        placing = [asyncio.create_task(desk.neo.orders.place(*BUY, **CNC)) for _ in range(5)]
-        await asyncio.sleep(31)  # until there is a code for another login
-        async with client_of(desk.exchange, live_updates=False) as other:
-            for _ in range(2):
-                await other.orders.place(*BUY, **CNC)
-        outcomes = await asyncio.gather(*placing, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [NotAccepted] * 5
-        assert await desk.sent(HISTORY) == 2
-
-
 async def test_a_caller_that_does_not_wait_gets_the_outcome_later() -> None:
-    async with desk_of() as desk:
-        desk.overrides[PLACE] = BUSY
+    async with proxied_exchange() as proxy:
+        proxy.overrides[PLACE] = BUSY
         with pytest.raises(OutcomeUnknown) as caught:
-            await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
+            await proxy.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         assert seconds() < 0.1
         first, second = await asyncio.gather(caught.value.outcome(), caught.value.outcome())
         assert first is second
-        assert first.number == desk.ledger[0].number
+        assert first.number == proxy.ledger[0].number
 
 
 async def test_the_order_of_a_cancelled_call_is_found_nevertheless() -> None:
-    async with desk_of() as desk:
-        desk.overrides[PLACE] = Late(1.0, Reply(""))
+    async with proxied_exchange() as proxy:
+        proxy.overrides[PLACE] = Late(1.0, Reply(""))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(desk.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
+            await asyncio.wait_for(proxy.neo.orders.place(*BUY, **CNC, tag="left"), 0.5)
         await asyncio.sleep(5)
-        (order,) = desk.neo._engine.cache.orders.values()
-        assert (order.number, order.tag) == (desk.ledger[0].number, "left")
-        assert not desk.neo._engine.in_flight_requests
+        (order,) = proxy.neo._engine.cache.orders.values()
+        assert (order.number, order.tag) == (proxy.ledger[0].number, "left")
+        assert not proxy.neo._engine.in_flight_requests
 
 
 async def test_the_feed_reports_before_any_book_is_read() -> None:
-    async with desk_of(live_updates=True) as desk:
-        await desk.neo.order_feed.until_live()
-        desk.overrides.update({PLACE: Reply(""), BOOK: BUSY})
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        assert order.number == desk.ledger[0].number
+    async with proxied_exchange(live_updates=True) as proxy:
+        await proxy.neo.order_feed.until_live()
+        proxy.overrides.update({PLACE: Reply(""), BOOK: BUSY})
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        assert order.number == proxy.ledger[0].number
 
 
 async def test_a_logout_ends_the_search_for_an_order_with_its_outcome_unknown() -> None:
-    async with desk_of() as desk:
-        desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
-        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+    async with proxied_exchange() as proxy:
+        proxy.overrides.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(proxy.neo.orders.place(*BUY, **CNC))
         with pytest.raises(OutcomeUnknown) as caught:
-            await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
-        await desk.neo.logout()
+            await proxy.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
+        await proxy.neo.logout()
         for ending in (caught.value.outcome(), placing):
             with pytest.raises(OutcomeUnknown, match="logged out before") as ended:
                 await ending
             assert not isinstance(ended.value, UsageError)
-        assert len(desk.ledger) == 2
+        assert len(proxy.ledger) == 2
 
 
 async def test_an_answer_that_is_lost_during_the_logout_leaves_the_outcome_unknown() -> None:
-    async with desk_of() as desk:
-        desk.overrides[PLACE] = Late(1.0, Reply("late"))
-        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+    async with proxied_exchange() as proxy:
+        proxy.overrides[PLACE] = Late(1.0, Reply("late"))
+        placing = asyncio.create_task(proxy.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(0.5)
-        await desk.neo._engine.close()
+        await proxy.neo._engine.close()
         with pytest.raises(OutcomeUnknown, match="logged out before"):
             await placing
-        assert len(desk.ledger) == 1
+        assert len(proxy.ledger) == 1
 
 
 # --- what the book does not show --------------------------------------------------------------
 
 
 async def test_a_modification_that_another_one_has_replaced_is_found_in_the_history() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        desk.overrides.update({MODIFY: BUSY, BOOK: lambda: BUSY if seconds() < 2 else None})
-        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
+    async with proxied_exchange() as proxy:
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        proxy.overrides.update({MODIFY: BUSY, BOOK: lambda: BUSY if seconds() < 2 else None})
+        first = asyncio.create_task(proxy.neo.orders.modify(order, price="39.10"))
         await asyncio.sleep(0.1)
-        del desk.overrides[MODIFY]
-        await desk.neo.orders.modify(order, price="39.20")
+        del proxy.overrides[MODIFY]
+        await proxy.neo.orders.modify(order, price="39.20")
         assert await first is order
-        assert (desk.ledger[0].request_id, desk.ledger[0].price) == (3, 3920)
+        assert (proxy.ledger[0].request_id, proxy.ledger[0].price) == (3, 3920)
 
 
 async def test_a_modification_that_never_arrived_is_in_no_history() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        await desk.neo.orders.modify(order, price="39.10")
-        await desk.neo.orders.book()
-        desk.dropped.add(MODIFY)
-        back = asyncio.create_task(desk.neo.orders.modify(order, price="39.00"))
+    async with proxied_exchange() as proxy:
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        await proxy.neo.orders.modify(order, price="39.10")
+        await proxy.neo.orders.book()
+        proxy.dropped.add(MODIFY)
+        back = asyncio.create_task(proxy.neo.orders.modify(order, price="39.00"))
         await asyncio.sleep(0.1)
-        desk.dropped.clear()
-        await desk.neo.orders.modify(order, quantity=20)
+        proxy.dropped.clear()
+        await proxy.neo.orders.modify(order, quantity=20)
         with pytest.raises(NotAccepted):
             await back
-        assert (desk.ledger[0].price, desk.ledger[0].quantity) == (3910, 20)
+        assert (proxy.ledger[0].price, proxy.ledger[0].quantity) == (3910, 20)
 
 
 @pytest.mark.parametrize("path", [MODIFY, CANCEL])
-async def test_what_is_lost_of_a_change_to_a_final_order_came_too_late(path: str) -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        await desk.neo.orders.cancel(order)
-        await desk.neo.orders.book()
-        desk.overrides[path] = Cut()
-        call = desk.neo.orders.cancel(order)
+async def test_a_lost_change_to_a_final_order_came_too_late(path: str) -> None:
+    async with proxied_exchange() as proxy:
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        await proxy.neo.orders.cancel(order)
+        await proxy.neo.orders.book()
+        proxy.overrides[path] = Cut()
+        call = proxy.neo.orders.cancel(order)
         if path == MODIFY:
             call.close()
-            call = desk.neo.orders.modify(order, price="39.10")
+            call = proxy.neo.orders.modify(order, price="39.10")
         with pytest.raises(OrderAlreadyFinal, match="too late"):
             await call
         assert seconds() < 3
 
 
 async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_history() -> None:
-    async with desk_of() as desk:
-        desk.overrides.update({PLACE: BUSY, BOOK: BUSY})
-        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC, tag="mine"))
+    async with proxied_exchange() as proxy:
+        proxy.overrides.update({PLACE: BUSY, BOOK: BUSY})
+        placing = asyncio.create_task(proxy.neo.orders.place(*BUY, **CNC, tag="mine"))
         await asyncio.sleep(1)
-        (record,) = desk.ledger
+        (record,) = proxy.ledger
         change = Change(
             quantity=20,
             order_type=OrderType.LIMIT,
@@ -335,45 +252,33 @@ async def test_an_order_modified_elsewhere_before_it_was_found_is_known_by_its_h
             trigger=0,
             disclosed_quantity=0,
         )
-        desk.exchange.market.modify(record.account, record.number, change)
+        proxy.exchange.market.modify(record.account, record.number, change)
         assert "mine" not in record.gui_order_id
-        desk.overrides.clear()
+        proxy.overrides.clear()
         order = await placing
         assert (order.number, order.tag, order.quantity) == (record.number, "mine", 20)
 
 
 @pytest.mark.parametrize("broken", ["[]", '{"result":[]}', '{"data":null,"stat":null}'])
 async def test_a_book_that_lacks_a_known_order_proves_nothing(broken: str) -> None:
-    async with desk_of(resolution_timeout=5.0) as desk:
-        await desk.neo.orders.place(*BUY, **CNC)
-        desk.overrides.update({PLACE: Cut(), BOOK: Reply(broken)})
+    async with proxied_exchange(resolution_timeout=5.0) as proxy:
+        await proxy.neo.orders.place(*BUY, **CNC)
+        proxy.overrides.update({PLACE: Cut(), BOOK: Reply(broken)})
         with pytest.raises(OutcomeUnknown) as caught:
-            await desk.neo.orders.place(*BUY, **CNC)
-        del desk.overrides[BOOK]
+            await proxy.neo.orders.place(*BUY, **CNC)
+        del proxy.overrides[BOOK]
         order = await caught.value.outcome()
-        assert order.number == desk.ledger[1].number
+        assert order.number == proxy.ledger[1].number
 
 
 async def test_one_empty_book_rules_nothing_out() -> None:
-    async with desk_of(resolution_timeout=5.0) as desk:
+    async with proxied_exchange(resolution_timeout=5.0) as proxy:
         books = iter([Reply("[]")])
-        desk.overrides.update(
+        proxy.overrides.update(
             {PLACE: Cut(), BOOK: lambda: BUSY if seconds() < 5 else next(books, None)}
         )
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        assert order.number == desk.ledger[0].number
-
-
-async def test_an_empty_history_is_none() -> None:
-    async with desk_of() as desk:
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        histories = iter([Reply("[]"), BUSY])
-        desk.overrides.update({MODIFY: BUSY, HISTORY: lambda: next(histories, None)})
-        first = asyncio.create_task(desk.neo.orders.modify(order, price="39.10"))
-        await asyncio.sleep(0.1)
-        del desk.overrides[MODIFY]
-        await desk.neo.orders.modify(order, price="39.20")
-        assert await first is order
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        assert order.number == proxy.ledger[0].number
 
 
 CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
@@ -381,10 +286,10 @@ CORE = Reply({"stCode": 32, "stMsg": "error from core", "stat": "Not_Ok"})
 
 @pytest.mark.parametrize("path", [PLACE, MODIFY, CANCEL])
 async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: str) -> None:
-    async with desk_of(risk=RiskLimits(max_open_orders=2)) as desk:
-        orders = desk.neo.orders
+    async with proxied_exchange(risk=RiskLimits(max_open_orders=2)) as proxy:
+        orders = proxy.neo.orders
         order = await orders.place(*BUY, **CNC)
-        desk.refused[path] = CORE
+        proxy.refused[path] = CORE
         call = {
             PLACE: lambda: orders.place(*BUY, **CNC),
             MODIFY: lambda: orders.modify(order, price="39.10"),
@@ -393,49 +298,31 @@ async def test_an_error_from_the_core_ends_in_time_and_holds_up_nothing(path: st
         with pytest.raises(OutcomeUnknown if path == PLACE else NotAccepted):
             await call()
         assert RESOLUTION_TIMEOUT <= seconds() < RESOLUTION_TIMEOUT + 5
-        assert desk.neo.health().unknown == ()
-        desk.refused.clear()
-        books = await desk.sent(BOOK)
+        assert proxy.neo.health().unknown == ()
+        proxy.refused.clear()
+        books = await proxy.sent(BOOK)
         await asyncio.sleep(120)
-        assert await desk.sent(BOOK) <= books + 12  # of an order that is open
+        assert await proxy.sent(BOOK) <= books + 12  # of an order that is open
         await orders.place(*BUY, **CNC)
-        await asyncio.wait_for(desk.neo.halt(), 10)
-        assert all(record.status.is_final for record in desk.ledger)
+        await asyncio.wait_for(proxy.neo.halt(), 10)
+        assert all(record.status.is_final for record in proxy.ledger)
 
 
 async def test_room_in_the_limits_is_given_back_when_an_outcome_stays_unknown() -> None:
-    async with desk_of(resolution_timeout=5.0, risk=RiskLimits(max_open_orders=1)) as desk:
-        desk.dropped.add(PLACE)
-        desk.overrides[BOOK] = BUSY
+    async with proxied_exchange(
+        resolution_timeout=5.0, risk=RiskLimits(max_open_orders=1)
+    ) as proxy:
+        proxy.dropped.add(PLACE)
+        proxy.overrides[BOOK] = BUSY
         with pytest.raises(OutcomeUnknown):
-            await desk.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
+            await proxy.neo.orders.place(*BUY, **CNC, wait_for_outcome=False)
         with pytest.raises(OpenOrdersLimit):
-            await desk.neo.orders.place(*BUY, **CNC)
+            await proxy.neo.orders.place(*BUY, **CNC)
         await asyncio.sleep(5.0 + EXPIRY_SECONDS)
-        desk.overrides.clear()
-        desk.dropped.clear()
+        proxy.overrides.clear()
+        proxy.dropped.clear()
         await asyncio.sleep(20)
-        await desk.neo.orders.place(*BUY, **CNC)
-
-
-# --- never sent -------------------------------------------------------------------------------
-
-
-async def test_what_could_not_be_sent_is_sent_again_under_the_same_tag_until_the_deadline() -> None:
-    async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
-        hand_over, tries = neo._requests.order, []
-
-        def failing(kind: Any, endpoint: Any, form: Any, *rest: Any) -> Any:
-            tries.append(form.ig)
-            if len(tries) <= 3:
-                raise NotSent("cannot connect")
-            return hand_over(kind, endpoint, form, *rest)
-
-        neo._requests.order = failing  # type: ignore[method-assign]
-        order = await neo.orders.place(*BUY, **CNC)
-        assert tries == [order.client_tag] * 4
-        (record,) = exchange.market.ledger
-        assert record.number == order.number
+        await proxy.neo.orders.place(*BUY, **CNC)
 
 
 # --- programs of faults -----------------------------------------------------------------------
@@ -462,39 +349,39 @@ def test_whatever_goes_wrong_client_and_exchange_agree(
     programme: list[tuple[str, str]], hidden: float
 ) -> None:
     async def run() -> None:
-        async with desk_of() as desk:
+        async with proxied_exchange() as proxy:
             orders: list[Order] = []
             placed = 0
             for action, fault in programme:
                 path = {"place": PLACE, "modify": MODIFY, "cancel": CANCEL}[action]
-                desk.overrides.clear()
+                proxy.overrides.clear()
                 until = seconds() + hidden
-                desk.overrides[path] = FAULTS[fault]
-                desk.overrides[BOOK] = lambda until=until: BUSY if seconds() < until else None
+                proxy.overrides[path] = FAULTS[fault]
+                proxy.overrides[BOOK] = lambda until=until: BUSY if seconds() < until else None
                 if action == "place":
                     placed += 1
-                    orders.append(await desk.neo.orders.place(*BUY, **CNC))
+                    orders.append(await proxy.neo.orders.place(*BUY, **CNC))
                 elif orders:
                     order = orders[-1]
-                    (record,) = (each for each in desk.ledger if each.number == order.number)
+                    (record,) = (each for each in proxy.ledger if each.number == order.number)
                     was_final = record.status.is_final
                     try:
                         if action == "modify":
-                            await desk.neo.orders.modify(order, quantity=order.quantity + 1)
+                            await proxy.neo.orders.modify(order, quantity=order.quantity + 1)
                         else:
-                            await desk.neo.orders.cancel(order)
+                            await proxy.neo.orders.cancel(order)
                     except OrderAlreadyFinal:
                         assert was_final
                     else:
                         # Of two requests to cancel, no report shows which one did it.
                         is_as_asked = action == "cancel" and order.status is OrderStatus.CANCELLED
                         assert not was_final or is_as_asked
-            desk.overrides.clear()
-            await desk.neo.orders.book()
-            assert [record.arrivals for record in desk.ledger] == [1] * placed
+            proxy.overrides.clear()
+            await proxy.neo.orders.book()
+            assert [record.arrivals for record in proxy.ledger] == [1] * placed
             by_number = {order.number: order for order in orders}
-            assert set(by_number) == {record.number for record in desk.ledger}
-            for record in desk.ledger:
+            assert set(by_number) == {record.number for record in proxy.ledger}
+            for record in proxy.ledger:
                 order = by_number[record.number]
                 assert (order.client_tag, order.quantity, order.status) == (
                     record.client_tag,

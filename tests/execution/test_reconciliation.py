@@ -263,7 +263,7 @@ async def test_a_refused_placement_is_watched_after_a_restart_as_well(
     assert "the placement was reported as refused" in caplog.text
 
 
-async def test_a_login_says_what_it_waits_for_before_it_waits(
+async def test_a_login_logs_what_it_waits_for_before_it_waits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with restart_of(tmp_path) as restart:

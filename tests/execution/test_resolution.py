@@ -200,15 +200,6 @@ def modify_intent(form: str) -> Intent:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["", "{", "[]", '{"ig": 1}', "\ud800"])
-def test_a_placement_in_the_journal_whose_form_cannot_be_read_is_known_by_its_tag(
-    form: str,
-) -> None:
-    intent = Intent(1, 0, "place", "lost", "", form, None, "")
-    expected = effect_of_intent(intent)
-    assert (expected.action, expected.client_tag) == ("place", "lost")
-
-
 @given(terms)
 def test_1_after_a_crash_the_journal_has_the_terms_that_the_modification_set(
     wanted: dict[str, Any],

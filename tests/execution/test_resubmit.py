@@ -11,8 +11,8 @@ from neo_async import OutcomeUnknown, Timeouts
 from neo_async.exchange import Faults
 from neo_async.execution.resubmit import resubmit
 from tests.clients import PLACE
+from tests.execution.proxied_exchange import BUY, CNC, RESOLUTION_TIMEOUT, proxied_exchange, seconds
 from tests.execution.report_broker import Broker, placement, row
-from tests.execution.test_outcomes import BUY, CNC, RESOLUTION_TIMEOUT, desk_of, seconds
 from tests.fake_servers import Cut
 
 
@@ -44,24 +44,24 @@ async def test_a_resubmission_that_never_starts_does_not_keep_a_request_in_fligh
 
 
 async def test_a_resubmission_that_is_refused_as_a_duplicate_proves_the_first_send() -> None:
-    async with desk_of(resubmit_unacknowledged=True) as desk:
+    async with proxied_exchange(resubmit_unacknowledged=True) as proxy:
         answers = iter([Cut()])
-        desk.overrides[PLACE] = lambda: next(answers, None)
-        order = await desk.neo.orders.place(*BUY, **CNC)
-        (record,) = desk.ledger
+        proxy.overrides[PLACE] = lambda: next(answers, None)
+        order = await proxy.neo.orders.place(*BUY, **CNC)
+        (record,) = proxy.ledger
         assert (record.number, record.arrivals) == (order.number, 2)
-        assert await desk.sent(PLACE) == 2
+        assert await proxy.sent(PLACE) == 2
 
 
 async def test_a_resubmission_becomes_the_order_when_the_first_send_did_not_arrive() -> None:
-    async with desk_of(resubmit_unacknowledged=True) as desk:
-        neo = desk.neo
-        desk.dropped.add(PLACE)
+    async with proxied_exchange(resubmit_unacknowledged=True) as proxy:
+        neo = proxy.neo
+        proxy.dropped.add(PLACE)
         placing = asyncio.create_task(neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(1)
-        desk.dropped.clear()
+        proxy.dropped.clear()
         order = await placing
-        (record,) = desk.ledger
+        (record,) = proxy.ledger
         assert (record.number, record.arrivals, record.client_tag) == (
             order.number,
             1,
@@ -71,16 +71,16 @@ async def test_a_resubmission_becomes_the_order_when_the_first_send_did_not_arri
 
 
 async def test_no_placement_is_ruled_out_while_it_is_being_resubmitted() -> None:
-    async with desk_of(
+    async with proxied_exchange(
         resubmit_unacknowledged=True, timeouts=Timeouts(order=10.0), resolution_timeout=5.0
-    ) as desk:
-        desk.dropped.add(PLACE)
-        placing = asyncio.create_task(desk.neo.orders.place(*BUY, **CNC))
+    ) as proxy:
+        proxy.dropped.add(PLACE)
+        placing = asyncio.create_task(proxy.neo.orders.place(*BUY, **CNC))
         await asyncio.sleep(1.0)
-        desk.dropped.clear()
+        proxy.dropped.clear()
         # The next one arrives when the resolution timeout of those before it is over.
-        desk.exchange.faults.set(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
+        proxy.exchange.faults.set(Faults(delay_before=1.0, delay_seconds=8.0, calls=("orders",)))
         order = await placing
-        (record,) = desk.ledger
+        (record,) = proxy.ledger
         assert record.number == order.number
-        assert desk.neo.orders.late_orders == []
+        assert proxy.neo.orders.late_orders == []

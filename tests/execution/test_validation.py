@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async.errors import InvalidOrder
-from neo_async.execution.validation import MAX_SLICES, check_against, check_bracket, slices
+from neo_async.execution.validation import (
+    MAX_SLICES,
+    check_against,
+    check_bracket,
+    check_tradable,
+    slices,
+)
 from neo_async.model.enums import OffsetKind, Segment
 from neo_async.model.instruments import Instrument
 from neo_async.model.orders import Bracket
@@ -88,7 +94,7 @@ def test_quantities_are_whole_lots_up_to_the_freeze_quantity() -> None:
     check(like(freeze_quantity=None), quantity=65 * 10**6)
 
 
-def test_what_is_not_given_or_not_known_is_not_checked() -> None:
+def test_terms_that_are_not_given_or_not_known_are_not_checked() -> None:
     check(OPTION)
     check(like(tick_size=0.0, lower_band=None), price="39.0701")
 
@@ -171,7 +177,9 @@ def test_a_quantity_that_would_be_a_flood_of_orders_is_refused() -> None:
 )
 def test_an_index_cannot_be_traded(segment: Segment, token: str, symbol: str) -> None:
     index = like(segment=segment, token=token, symbol=symbol, lot_size=1, tick_size=0.0)
-    error = refusal(index, quantity=1)
-    assert (error.field, error.value) == ("instrument", symbol)
-    assert error.rule.startswith("is an index, which cannot be traded: name a contract on it")
+    with pytest.raises(InvalidOrder) as caught:
+        check_tradable(index)
+    error = caught.value
+    assert (error.field, error.value) == ("symbol", symbol)
+    assert error.rule.startswith("is an index, which has no orders: name a contract")
     check(like(segment=segment, token=token, symbol=symbol, series="EQ"), quantity=65)

@@ -154,7 +154,7 @@ def test_a_refusal_renews_the_login_once_and_keeps_the_form(refusal: str) -> Non
     check()
 
 
-def test_a_server_that_refuses_every_login_gets_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_refuses_every_login_is_sent_few(monkeypatch: pytest.MonkeyPatch) -> None:
     _, backoff = backoffs(*[20.0] * 100)
     monkeypatch.setattr(websocket, "backoff", backoff)
 
@@ -191,7 +191,7 @@ SAID = "the-token and sid-0"
         [CONNECTED, json.dumps({"type": "order", "data": SAID})],
     ],
 )
-def test_what_a_server_repeats_of_the_login_is_in_no_log_and_no_reason(
+def test_secrets_that_a_server_repeats_are_in_no_log_and_no_reason(
     messages: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(1, "neo_async")
@@ -240,11 +240,11 @@ async def test_heartbeats_go_out_on_time() -> None:
 
 
 async def test_a_server_without_a_sign_of_life_is_lost() -> None:
-    async def mute(peer: Peer) -> None:
+    async def silent(peer: Peer) -> None:
         peer.answers_pings = False
         await serve(peer)
 
-    async with live(mute, serve) as (server, feed):
+    async with live(silent, serve) as (server, feed):
         await until(lambda: feed.reconnects == 1, every=0.1)
         assert len(server.peers) == 2
 
@@ -314,7 +314,7 @@ async def test_a_subscriber_gets_updates_until_it_is_unsubscribed() -> None:
         assert len(taken) == 1
 
 
-async def test_a_listener_that_raises_what_ends_tasks_ends_nothing() -> None:
+async def test_a_listener_that_raises_cancelled_error_ends_nothing() -> None:
     taken: list[object] = []
     ended = asyncio.get_running_loop().create_future()
     ended.cancel()
@@ -475,7 +475,7 @@ async def test_a_session_renewed_by_a_call_serves_the_feed_too() -> None:
         assert feed.reconnects == neo.order_feed.reconnects == 1
 
 
-async def test_without_live_orders_the_feed_waits_to_be_asked_for() -> None:
+async def test_without_live_updates_the_order_feed_is_opened_on_demand() -> None:
     async with exchange_of() as exchange, client_of(exchange, live_updates=False) as neo:
         await asyncio.sleep(5)
         assert neo.order_feed.state is FeedState.CLOSED

@@ -131,7 +131,8 @@ async def _trade(exchange: Exchange, folder: Path, recording: Path, journal: Pat
     ) as neo:
         loaded = await neo.instruments.load(Segment.NSE_CM, Segment.NSE_FO)
         assert loaded
-        cash = [each for each in neo.instruments.search("") if each.segment is Segment.NSE_CM][:5]
+        found = neo.instruments.search("")
+        cash = [each for each in found if each.segment is Segment.NSE_CM and each.series][:5]
         names = [f"{each.segment.value}|{each.token}" for each in cash]
         for each in cash[:3]:
             for price in (each.upper_band, each.lower_band):

@@ -37,7 +37,7 @@ from neo_async.portfolio.valuation import holding_of, holdings_by_instrument, va
 from neo_async.wire.portfolio import read_positions
 from neo_async.wire.rows import RowReader
 from tests.clients import client_of, exchange_of, paths
-from tests.execution.test_order import Feed
+from tests.execution.feed_broker import Feed
 from tests.simulation.virtual_time import in_virtual_time
 
 GRACE_PERIOD = 1.0
@@ -248,7 +248,7 @@ async def test_messages_alone_keep_known_positions_true_at_every_step(
         for (symbol, product), side, quantity, price in trades:
             broker.print_price(symbol, price)
             for kind, data in broker.trade(symbol, product, side, quantity):
-                broker.feed.say(kind, data)
+                broker.feed.send(kind, data)
             agrees(live, broker.truth())
             assert live.is_current
         await asyncio.sleep(10 * GRACE_PERIOD)
@@ -293,7 +293,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
                 pending += [(at + position_delay, "position", position)] * positions
                 pending.sort(key=lambda one: one[0])
             else:
-                broker.feed.say(kind, content)
+                broker.feed.send(kind, content)
             for key, shown in live.positions.items():
                 now = (shown.row.buy_quantity, shown.row.sell_quantity)
                 before = seen.get(key, (0, 0))
@@ -308,7 +308,7 @@ async def test_whatever_the_feed_does_positions_end_as_reported_and_trades_are_n
 # --- when the report is read again ------------------------------------------------------------
 
 
-async def test_the_repr_tells_whether_they_are_current() -> None:
+async def test_the_repr_shows_whether_they_are_current() -> None:
     broker = Broker()
     assert repr(broker.live) == "<LivePositions 0, not started>"
     await broker.live.start()
@@ -343,7 +343,7 @@ async def test_the_first_trade_in_an_instrument_leads_to_one_reading() -> None:
         await asyncio.sleep(5)
         before = len(broker.reads)
         for kind, data in broker.trade("NIFTY26DECFUT", "NRML", "S", 65):
-            broker.feed.say(kind, data)
+            broker.feed.send(kind, data)
         assert not live.is_current
         await live.wait(lambda live: live.is_current, timeout=5)
         agrees(live, broker.truth())
@@ -358,14 +358,14 @@ async def test_a_fill_without_its_position_message_leads_to_a_reading_after_a_wh
         await asyncio.sleep(5)
         before = len(broker.reads)
         (_, order), _ = broker.trade("ITBEES-EQ", "CNC", "B", 10)
-        broker.feed.say("order", order)
+        broker.feed.send("order", order)
         assert not live.is_current
         await asyncio.sleep(GRACE_PERIOD / 2)
         assert len(broker.reads) == before
         await asyncio.sleep(GRACE_PERIOD)
         agrees(live, broker.truth())
         assert len(broker.reads) == before + 1
-        broker.feed.say("order", order)
+        broker.feed.send("order", order)
         await asyncio.sleep(60)
         assert len(broker.reads) == before + 1
 
@@ -381,7 +381,7 @@ def test_a_fill_with_its_position_message_needs_no_reading(position_first: bool)
             for quantity in (3, 5):
                 messages = broker.trade("ITBEES-EQ", "CNC", "S", quantity)
                 for kind, data in reversed(messages) if position_first else messages:
-                    broker.feed.say(kind, data)
+                    broker.feed.send(kind, data)
             await asyncio.sleep(60)
             agrees(live, broker.truth())
             assert len(broker.reads) == before
@@ -406,7 +406,7 @@ async def test_messages_that_name_an_instrument_less_clearly_still_end_in_the_tr
             await asyncio.sleep(5)
             before = len(broker.reads)
             (_, _), (kind, message) = broker.trade(symbol, "NRML", "B", 65)
-            broker.feed.say(kind, {k: v for k, v in message.items() if k not in gone})
+            broker.feed.send(kind, {k: v for k, v in message.items() if k not in gone})
             await live.wait(lambda live: live.is_current, timeout=5)
             agrees(live, broker.truth())
             assert len(broker.reads) == before + expected_reads, (symbol, gone)
@@ -418,7 +418,7 @@ async def test_a_name_that_two_series_share_names_neither() -> None:
         broker.trade(symbol, "CNC", "B", 10)
     async with started(broker) as live:
         _, (kind, message) = broker.trade("ITBEES-BE", "CNC", "B", 5)
-        broker.feed.say(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
+        broker.feed.send(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
         await live.wait(lambda live: live.is_current, timeout=5)
         agrees(live, broker.truth())
 
@@ -429,7 +429,7 @@ async def test_a_first_trade_while_the_report_is_on_its_way_is_not_forgotten() -
         live.refresh()
         await asyncio.sleep(GRACE_PERIOD + 0.1)
         _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 5)  # the report left before
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         await live.wait(lambda live: live.is_current, timeout=30)
         agrees(live, broker.truth())
 
@@ -442,7 +442,7 @@ async def test_many_unclear_messages_share_readings() -> None:
         before = len(broker.reads)
         for _ in range(200):
             (_, _), (kind, message) = broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
-            broker.feed.say(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
+            broker.feed.send(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
             await asyncio.sleep(0.02)
         await live.wait(lambda live: live.is_current, timeout=5)
         agrees(live, broker.truth())
@@ -458,18 +458,18 @@ async def test_a_new_day_is_taken_from_the_report_and_not_from_sums() -> None:
         broker.traded.clear()
         broker.day = "2026/11/24"
         _, (kind, message) = broker.trade("NIFTY26DECFUT", "NRML", "B", 130)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         await asyncio.sleep(5)
         agrees(live, broker.truth())
         _, (kind, message) = broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         agrees(live, broker.truth())
-        broker.feed.say(kind, yesterday | {"flBuyQty": "6500"})
+        broker.feed.send(kind, yesterday | {"flBuyQty": "6500"})
         await asyncio.sleep(5)
         agrees(live, broker.truth())
 
 
-async def test_a_position_that_no_report_lists_is_given_up_loudly(
+async def test_a_position_that_no_report_lists_is_dropped_with_an_error_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = Broker()
@@ -478,7 +478,7 @@ async def test_a_position_that_no_report_lists_is_given_up_loudly(
         broker.trade("ITBEES-EQ", "CNC", "B", 10)
         message = broker.message(("ITBEES-EQ", "CNC"))
         broker.traded.clear()
-        broker.feed.say("position", message)
+        broker.feed.send("position", message)
         await asyncio.sleep(READ_INTERVAL_SECONDS - 1)
         assert "lacks what was traded in [('nse_cm', 'ITBEES-EQ', 'CNC')]" in caplog.text
         assert len(broker.reads) - before == UNLISTED_READS
@@ -491,7 +491,7 @@ async def test_a_report_that_lags_behind_the_messages_undoes_nothing() -> None:
     stale = broker.traded.copy()
     async with started(broker) as live:
         _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 5)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         now, broker.traded = broker.traded, stale
         live.refresh()
         await asyncio.sleep(5)
@@ -587,7 +587,7 @@ async def test_a_report_that_lacks_a_trade_for_long_is_right_and_that_is_logged(
     async with started(broker) as live:
         before = broker.traded[key]
         _, (kind, message) = broker.trade(*key, "B", 5)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         broker.traded[key] = before  # the exchange has taken the trade back
         live.refresh()
         await asyncio.sleep(REPORT_LAG_SECONDS / 2)
@@ -644,7 +644,7 @@ async def test_a_quantity_that_is_none_leaves_the_held_units_unknown(text: str |
         assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].net_quantity is None
         assert live.positions["nse_fo", "NIFTY26DECFUT", "NRML"].pnl == 0.0
         _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
-        broker.feed.say(kind, message)  # which has the number
+        broker.feed.send(kind, message)  # which has the number
         assert live.net_range("nse_cm", "ITBEES-EQ") == (20, 20)
         assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].row.missing == frozenset()
         assert live.positions["nse_cm", "ITBEES-EQ", "CNC"].row.odd == ()
@@ -659,7 +659,7 @@ async def test_an_older_message_is_no_answer_to_a_quantity_that_cannot_be_read()
     _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
     broker.clock += 120
     async with started(broker) as live:
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         await asyncio.sleep(60)
         assert live.net_range("nse_cm", "ITBEES-EQ") is None
 
@@ -669,7 +669,7 @@ async def test_a_report_whose_quantity_cannot_be_read_is_not_read_every_second_f
     broker.trade("ITBEES-EQ", "CNC", "B", 10)
     async with started(broker) as live:
         (kind, message), _ = broker.trade("ITBEES-EQ", "CNC", "B", 10)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         before = len(broker.reads)
         await asyncio.sleep(60)
         assert len(broker.reads) - before <= 2
@@ -714,9 +714,9 @@ async def test_reports_and_messages_that_are_spelt_otherwise_are_of_the_same_pos
     async with started(broker) as live:
         before = len(broker.reads)
         (_, order), (_, message) = broker.trade("ITBEES-EQ", "CNC", "S", 4)
-        broker.feed.say("order", {**order, "trdSym": "ITBEES-EQ ", "trnsTp": "s", "prod": "cnc"})
+        broker.feed.send("order", {**order, "trdSym": "ITBEES-EQ ", "trnsTp": "s", "prod": "cnc"})
         assert live.net_range("nse_cm", " itbees-eq")[0] == 6  # type: ignore[index]
-        broker.feed.say("position", {**message, "trdSym": "itbees-eq ", "exSeg": "NSE_CM"})
+        broker.feed.send("position", {**message, "trdSym": "itbees-eq ", "exSeg": "NSE_CM"})
         assert live.is_current
         agrees(live, broker.truth())
         assert len(broker.reads) == before
@@ -727,7 +727,7 @@ async def test_a_position_message_counts_before_the_report_lists_its_position() 
     async with started(broker) as live:
         await asyncio.sleep(5)
         _, (kind, message) = broker.trade("ITBEES-EQ", "CNC", "B", 10)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         assert live.net_range("nse_cm", "ITBEES-EQ") == (0, 10)
         await live.wait(lambda live: live.is_current, timeout=5)
         assert live.net_range("nse_cm", "ITBEES-EQ") == (10, 10)
@@ -744,7 +744,7 @@ async def test_a_fill_that_the_book_reports_leads_to_a_reading_in_any_case(numbe
             product="CNC", side="B", quantity=10, filled_quantity=10,
         )  # fmt: skip
         if number == "1":
-            broker.feed.say("order", order)  # which reported the same fill
+            broker.feed.send("order", order)  # which reported the same fill
         live.on_missed_fill(row)
         assert not live.is_current
         await live.wait(lambda live: live.is_current, timeout=5)
@@ -757,7 +757,7 @@ async def test_positions_age_while_only_a_report_can_show_what_has_happened() ->
     async with started(broker) as live:
         broker.failures = [ServerError("busy", status=503)] * 1000
         _, (kind, message) = broker.trade("NIFTY26DECFUT", "NRML", "B", 65)
-        broker.feed.say(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
+        broker.feed.send(kind, {k: v for k, v in message.items() if k not in ("trdSym", "tok")})
         await asyncio.sleep(50)
         assert live.age == pytest.approx(50, abs=1)
         broker.failures.clear()
@@ -831,7 +831,7 @@ async def test_without_a_feed_there_are_no_live_positions() -> None:
         await LivePositions(Broker().report).start()
 
 
-async def test_those_who_wait_learn_of_the_logout() -> None:
+async def test_a_logout_ends_all_waits() -> None:
     broker = Broker()
     await broker.live.start()
     waiting = asyncio.create_task(broker.live.wait(lambda live: live.is_current))
@@ -912,7 +912,7 @@ async def test_a_slow_consumer_gets_the_newest_state_of_each_position_once() -> 
         for paise in range(20_000, 21_000, 5):
             broker.print_price("ITBEES-EQ", paise)
         _, (kind, message) = broker.trade("NIFTY26DECFUT", "NRML", "S", 65)
-        broker.feed.say(kind, message)
+        broker.feed.send(kind, message)
         got = [await first, await anext(changes)]
         assert [(one.symbol, one.last_price, one.net_quantity) for one in got] == [
             ("ITBEES-EQ", 209.95, 65),
@@ -997,7 +997,7 @@ async def test_a_position_that_was_converted_to_another_product_counts_once() ->
     broker = Broker()
     async with started(broker) as live:
         for kind, data in broker.trade("ITBEES-EQ", "MIS", "B", 60):
-            broker.feed.say(kind, data)
+            broker.feed.send(kind, data)
         await asyncio.sleep(5)
         assert live.net_range("nse_cm", "ITBEES-EQ") == (60, 60)
         broker.traded["ITBEES-EQ", "CNC"] = broker.traded.pop(("ITBEES-EQ", "MIS"))

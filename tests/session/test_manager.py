@@ -83,7 +83,7 @@ async def test_a_ca_file_that_cannot_be_read_is_named_in_the_error(tmp_path: Pat
         NeoClient(CREDENTIALS, endpoints=Endpoints(ca_file=str(tmp_path / "words.pem")))
 
 
-async def test_an_ended_session_is_renewed_once_for_everybody_and_nothing_is_doubled() -> None:
+async def test_an_ended_session_is_renewed_once_for_all_callers_and_nothing_is_sent_twice() -> None:
     async with exchange_of() as exchange, client_of(exchange) as neo:
         first = neo.session
         exchange.end_sessions()
@@ -190,7 +190,7 @@ async def test_a_failed_renewal_is_raised_to_every_waiter_and_the_next_call_trie
             *(neo.orders.book() for _ in range(5)),
             return_exceptions=True,
         )
-        # Not OutcomeUnknown, nor "not sent": the orders were refused, whatever became of the login.
+        # Not OutcomeUnknown, nor "not sent": the orders were refused, however the login ends.
         assert [type(result) for result in results] == [SessionEnded] * 10
         assert all("logging in again failed" in str(result) for result in results)
         assert (await paths(exchange)).count(LOGIN) == 2

@@ -104,7 +104,7 @@ async def test_order_requests_carry_the_headers_of_the_session_that_is_current()
         assert sent == [(SID, TOKEN), (SID, TOKEN), ("other", "another")]
 
 
-async def test_a_session_that_ends_again_at_once_is_not_renewed_for_ever() -> None:
+async def test_the_renewals_of_a_session_that_ends_at_once_are_bounded() -> None:
     async with scripted_broker() as broker:
         broker.script("/quick/user/orders", ENDED)
         async with NeoClient(CREDENTIALS, endpoints=broker.endpoints, totp="123456") as neo:

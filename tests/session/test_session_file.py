@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from neo_async import file_lock
 from neo_async.config import Credentials, Endpoints
 from neo_async.errors import UsageError
 from neo_async.model.session import Session
@@ -25,6 +24,7 @@ from neo_async.session.session_file import (
     forget_login,
     stored_logins,
 )
+from neo_async.system import file_lock
 
 MIDNIGHT_IST = 1_795_199_400.0
 """2026-11-21 00:00 in India."""
@@ -61,7 +61,7 @@ def file_in(
     return SessionFile(path, credentials, Endpoints(login=login), clock=clock or Clock())
 
 
-def test_what_is_saved_is_taken_up(tmp_path: Path) -> None:
+def test_a_saved_session_is_taken_up(tmp_path: Path) -> None:
     file = file_in(tmp_path / "a" / "b")
     assert file.load() is None
     file.save(SESSION)
@@ -133,7 +133,7 @@ def test_only_the_owner_may_read_it_and_nothing_else_is_trusted(
 
 
 @pytest.mark.parametrize("content", [b'{"session":', b"", b"words", b"[1, 2]", b"\xff\xfe"])
-def test_what_is_no_session_file_is_not_used_and_not_lost(
+def test_a_file_that_is_no_session_file_is_not_used_and_not_lost(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = file_in(tmp_path)
@@ -225,7 +225,7 @@ async def test_one_login_at_a_time_has_the_lock(tmp_path: Path) -> None:
     assert asyncio.get_running_loop().time() >= 5
 
 
-async def test_a_holder_that_hangs_is_not_waited_for_for_ever(
+async def test_the_wait_for_a_holder_that_hangs_is_bounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = file_lock.hold(tmp_path / ".session.json.lock")

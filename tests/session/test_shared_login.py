@@ -88,7 +88,7 @@ async def test_a_renewal_of_another_client_that_has_ended_as_well_is_renewed_aga
         assert await logins(exchange) == 3
 
 
-async def test_a_stored_session_that_has_ended_is_found_out_at_the_login(tmp_path: Path) -> None:
+async def test_a_stored_session_that_has_ended_is_detected_at_the_login(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     async with exchange_of() as exchange:
         async with client_of(exchange, session=path) as neo:
@@ -278,7 +278,7 @@ async def test_logging_out_keeps_the_shared_session_unless_asked(tmp_path: Path)
         assert await logins(exchange) == 2
 
 
-async def test_the_log_tells_paper_from_live_and_how_the_login_was_come_by(
+async def test_the_log_names_paper_or_live_and_where_the_session_came_from(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="neo_async.session")
@@ -329,7 +329,7 @@ async def test_a_saved_session_is_resumed_by_its_path(
 
 
 @pytest.mark.parametrize("session", ["", 7, False, b"x"])
-async def test_what_is_no_path_is_no_session_file(session: Any) -> None:
+async def test_a_value_that_is_no_path_is_refused_as_a_session_file(session: Any) -> None:
     with pytest.raises(UsageError, match="session="):
         NeoClient(exchange_of().credentials, session=session)
 

@@ -3,7 +3,9 @@
     python -m tests.simulation --seeds N [--orders N]           programs of orders, all faults on
     python -m tests.simulation --first K --seeds N              the same, of the seeds from K
     python -m tests.simulation --seed K [--orders N] [--story]  one of them, step by step
+    python -m tests.simulation --plans N [--first K]            programs of exit plans, with faults
     python -m tests.simulation --kills N                        SIGKILL at any moment, restart
+    python -m tests.simulation --plan-kills N                   the same with plans, at every step
     python -m tests.simulation --outage                         5 s without an exchange
     python -m tests.simulation --leaks N                        leaks after faulty requests
 
@@ -38,6 +40,8 @@ from tests.simulation.leaks import Leaks
 from tests.simulation.leaks import measure as measure_leaks
 from tests.simulation.outages import OUTAGE, Outage
 from tests.simulation.outages import measure as measure_outage
+from tests.simulation.plan_kills import STEPS, PlanKills, kill_at_steps
+from tests.simulation.plans import PlanReport, run_plans
 from tests.simulation.programs import CANCEL_BOUND, RESOLUTION_TIMEOUT, run_program
 from tests.simulation.reports import Report
 
@@ -46,7 +50,11 @@ SEEDS = 200
 ORDERS = 100
 JOBS = 4
 """Programs at a time: they mostly wait, a real millisecond before each step of virtual time."""
+PLAN_SEEDS = 100
+PLANS = 20
+"""Plans of a program."""
 KILLS = 100
+PLAN_KILLS = 100
 LEAKS = 10_000
 MIB_MORE = 3.0
 """MiB that the allocator may keep."""
@@ -148,6 +156,77 @@ def print_story(seed: int, orders: int) -> int:
     return 0 if report.is_good else 1
 
 
+# --- exit plans -----------------------------------------------------------------------------------
+
+
+def run_plan_programs(seeds: Sequence[int], jobs: int) -> list[PlanReport]:
+    """Run one program of exit plans for each seed, `jobs` at a time."""
+    reports = []
+    with ProcessPoolExecutor(jobs, initializer=_disable_logging) as pool:
+        for report in pool.map(functools.partial(run_plans, plans=PLANS), seeds):
+            reports.append(report)
+            for problem in report.problems:
+                print(f"seed {report.seed}: {problem}", file=sys.stderr, flush=True)
+    return reports
+
+
+def total_of_plans(reports: Sequence[PlanReport]) -> dict[str, Any]:
+    counts = ("turned", "silent", "doubles", "unfinished", "broken", "leaks", "crossed", "nights")
+    ended: Counter[str] = sum((report.ended for report in reports), Counter())
+    faults: Counter[str] = sum((report.faults for report in reports), Counter())
+    return {
+        "seeds": len(reports),
+        "plans": sum(report.plans for report in reports),
+        "faults": faults.total(),
+        **{name: sum(getattr(report, name) for report in reports) for name in counts},
+        "failed_seeds": [report.seed for report in reports if not report.is_good],
+        "ended": dict(ended),
+    }
+
+
+def wanted_of_plans(total: dict[str, Any]) -> list[Wanted]:
+    size = f"{total['seeds']} seeds × {PLANS} exit plans"
+    return [
+        at_most(f"{size}: positions turned round", 0, total["turned"], ""),
+        at_most("the same: units without an exit in silence", 0, total["silent"], "times"),
+        at_most("the same: steps placed twice", 0, total["doubles"], "orders"),
+        at_most("the same: plans that do not end", 0, total["unfinished"], "plans"),
+        at_most("the same: programs that ended with an error", 0, total["broken"], "programs"),
+        at_most("the same: tasks left", 0, total["leaks"], ""),
+    ]
+
+
+def print_plans(total: dict[str, Any]) -> None:
+    names = ("seeds", "plans", "faults", "nights", "crossed")
+    print_table("exit plans", ["", "count"], [[name, number(total[name])] for name in names])
+    rows = sorted(total["ended"].items(), key=lambda item: -item[1])
+    print_table("how they ended", ["", "plans"], [[name, number(count)] for name, count in rows])
+
+
+def print_plan_story(seed: int) -> int:
+    """Run one program of exit plans and print every step of it."""
+    report = run_plans(seed, PLANS, story=print)
+    for problem in report.problems:
+        print(problem)
+    return 0 if report.is_good else 1
+
+
+def wanted_of_plan_kills(kills: PlanKills) -> list[Wanted]:
+    return [
+        at_most(f"{kills.kills} kills of exit plans: positions turned", 0, kills.turned, ""),
+        at_most("the same: units without an exit for long", 0, kills.bare, "times"),
+        at_most("the same: steps placed twice", 0, kills.doubles, "orders"),
+        at_most("the same: other problems", 0, len(kills.problems), ""),
+    ]
+
+
+def print_plan_kills(kills: PlanKills) -> None:
+    rows = [[step, number(count)] for step, count in sorted(kills.by_step.items())]
+    print_table("kills of a bot with exit plans, by the step of the kill", ["", "count"], rows)
+    for problem in kills.problems:
+        print(problem, file=sys.stderr)
+
+
 # --- kills, outages, leaks ------------------------------------------------------------------------
 
 
@@ -234,12 +313,15 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="programs to run")
-    parser.add_argument("--first", type=int, default=0, metavar="K", help="first seed of --seeds")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="first seed")
+    parser.add_argument("--plans", type=int, metavar="N", help="programs of exit plans to run")
+    parser.add_argument("--plan-seed", type=int, metavar="K", help="the steps of this one only")
     parser.add_argument("--orders", type=int, default=ORDERS, metavar="N", help="in a program")
     parser.add_argument("--jobs", type=int, default=JOBS, help="programs at a time")
     parser.add_argument("--seed", type=int, metavar="K", help="this program only")
     parser.add_argument("--story", action="store_true", help="with --seed: print every step")
     parser.add_argument("--kills", type=int, metavar="N", help="times to kill the bot")
+    parser.add_argument("--plan-kills", type=int, metavar="N", help="the same with exit plans")
     parser.add_argument("--outage", action="store_true", help="outages of either kind")
     parser.add_argument("--leaks", type=int, metavar="N", help="faulty requests to make")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -247,8 +329,12 @@ def main() -> int:
     _disable_logging()
     if arguments.seed is not None and arguments.story:
         return print_story(arguments.seed, arguments.orders)
-    if not (arguments.seeds or arguments.kills or arguments.outage or arguments.leaks):
+    if arguments.plan_seed is not None:
+        return print_plan_story(arguments.plan_seed)
+    chosen = ("seeds", "plans", "kills", "plan_kills", "outage", "leaks")
+    if not any(getattr(arguments, name) for name in chosen):
         arguments.outage = True
+        arguments.plans, arguments.plan_kills = PLAN_SEEDS, PLAN_KILLS
         arguments.kills, arguments.leaks = KILLS, LEAKS
         arguments.seeds = SEEDS if arguments.seed is None else None
     results = _measure(arguments)
@@ -284,6 +370,15 @@ def _measure(arguments: argparse.Namespace) -> dict[str, _Result]:
         total = total_of(run_programs(seeds, arguments.orders, arguments.jobs))
         shown = functools.partial(print_programs, total)
         results["programs"] = total, shown, wanted_of_programs(total)
+    if arguments.plans:
+        seeds = range(arguments.first, arguments.first + arguments.plans)
+        plans = total_of_plans(run_plan_programs(seeds, arguments.jobs))
+        results["plans"] = plans, functools.partial(print_plans, plans), wanted_of_plans(plans)
+    if arguments.plan_kills:
+        rounds = -(-arguments.plan_kills // len(STEPS))
+        killed = asyncio.run(kill_at_steps(rounds))
+        shown = functools.partial(print_plan_kills, killed)
+        results["plan_kills"] = killed, shown, wanted_of_plan_kills(killed)
     if arguments.kills:
         kills = asyncio.run(kill_repeatedly(arguments.kills))
         results["kills"] = kills, functools.partial(print_kills, kills), wanted_of_kills(kills)

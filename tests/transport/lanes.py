@@ -62,3 +62,9 @@ async def send(
 async def assert_usable(lane: Lane) -> None:
     answer = await send(lane, b"still alive")
     assert (answer.status, answer.body) == (200, b"still alive")
+
+
+def starts_of(*, cancel: int = 0, modify: int = 0, place: int = 0, read: int = 0) -> list[int]:
+    """Return the starts of a limiter by kind, none of them those of exit plans."""
+    starts = {Kind.CANCEL: cancel, Kind.MODIFY: modify, Kind.PLACE: place, Kind.READ: read}
+    return [starts.get(kind, 0) for kind in Kind]

@@ -19,7 +19,7 @@ from neo_async.transport.kinds import Kind
 from neo_async.transport.lane import Lane
 from neo_async.transport.limiter import Limiter
 from tests.simulation.virtual_time import in_virtual_time
-from tests.transport.lanes import UNLIMITED, assert_usable, lane_to, send
+from tests.transport.lanes import UNLIMITED, assert_usable, lane_to, send, starts_of
 from tests.transport.servers import (
     AUTHORITY,
     Peer,
@@ -242,7 +242,7 @@ async def test_a_request_while_nobody_listens_is_not_sent_and_gives_its_start_ba
     for _ in range(3):  # at once: nothing was sent
         with pytest.raises(NotSent):
             await send(lane)
-    assert limiter.starts == [0, 0, 0, 0]
+    assert limiter.starts == starts_of()
     await lane.close()
 
 
@@ -844,7 +844,7 @@ async def test_who_waits_for_a_connection_learns_of_a_refusal_at_once_and_frees_
         assert (await cancel).body == b"cancel"
         await first
         assert not lane.is_busy
-        assert limiter.starts == [1, 0, 1, 0]
+        assert limiter.starts == starts_of(cancel=1, place=1)
 
 
 async def test_a_connection_that_comes_to_a_refused_request_goes_back() -> None:
@@ -866,4 +866,4 @@ async def test_a_connection_that_comes_to_a_refused_request_goes_back() -> None:
         with pytest.raises(Halted):
             await place
         assert not lane.is_busy
-        assert limiter.starts == [0, 0, 1, 0]
+        assert limiter.starts == starts_of(place=1)

@@ -23,8 +23,9 @@ from neo_async.transport.start import Start
 from neo_async.transport.start_window import CANCEL_WAIT, WINDOW
 from neo_async.transport.turn_queue import READ_PATIENCE
 from tests.simulation.virtual_time import VirtualTimeLoop
+from tests.transport.lanes import starts_of
 
-ORDERS = (Kind.CANCEL, Kind.MODIFY, Kind.PLACE)
+ORDERS = tuple(kind for kind in Kind if kind is not Kind.READ)
 
 
 def new_limiter(orders: int = 10, total: int = 10) -> Limiter:
@@ -365,7 +366,7 @@ async def test_a_loop_that_was_held_up_does_not_bring_starts_closer():
 
 
 async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
-    limiter = new_limiter(orders=6, total=6)
+    limiter = new_limiter(orders=2 * len(ORDERS), total=2 * len(ORDERS))
     await fill(limiter)
     served: list[tuple[Kind, int]] = []
 
@@ -378,7 +379,7 @@ async def test_cancels_overtake_modifies_overtake_places_overtake_reads():
     ]
     await asyncio.gather(*callers)
     assert served[-1][0] is Kind.READ
-    assert served[:6] == [(kind, number) for kind in ORDERS for number in range(2)]
+    assert served[: 2 * len(ORDERS)] == [(kind, number) for kind in ORDERS for number in range(2)]
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.PLACE])
@@ -549,7 +550,7 @@ async def test_a_start_given_back_is_free_again():
     await turns_of_the_loop()
     limiter.give_back(Kind.PLACE, started)
     assert await waiter == 0.0
-    assert limiter.starts == [0, 0, 1, 0]
+    assert limiter.starts == starts_of(place=1)
 
 
 async def test_a_start_that_is_moved_holds_its_room_from_then_on():
@@ -599,7 +600,7 @@ async def test_a_start_that_is_put_off_keeps_its_room_from_placements_and_from_n
         limiter.release(Kind.PLACE)
     await place
     assert now() == 0.0
-    assert limiter.starts == [1, 1, 2, 1]
+    assert limiter.starts == starts_of(cancel=1, modify=1, place=2, read=1)
 
 
 async def test_a_start_that_was_put_off_and_lost_its_room_is_the_first_of_its_kind_again():
@@ -624,7 +625,7 @@ async def test_what_may_have_arrived_as_late_as_its_answer_counts_from_then_on()
     started = await limiter.acquire(Kind.PLACE)
     await asyncio.sleep(0.4)
     limiter.answered_late(Kind.PLACE, started)
-    assert limiter.starts == [0, 0, 1, 0]
+    assert limiter.starts == starts_of(place=1)
     later = await limiter.acquire(Kind.PLACE)
     assert later == pytest.approx(0.4 + WINDOW)
     await asyncio.sleep(5)
@@ -637,15 +638,15 @@ async def test_a_start_is_moved_once_and_taken_anew_for_each_further_connection(
     start = await Start(limiter, Kind.CANCEL).take()
     await asyncio.sleep(0.5)
     await start.at_connection()
-    assert limiter.starts == [1, 0, 0, 0]
+    assert limiter.starts == starts_of(cancel=1)
     await start.at_connection()
-    assert limiter.starts == [2, 0, 0, 0]
+    assert limiter.starts == starts_of(cancel=2)
     assert now() == 0.5
     late = await Start(limiter, Kind.CANCEL).take()
     assert now() == pytest.approx(0.5 + WINDOW)
     await asyncio.sleep(2 * WINDOW)
     await late.at_connection()  # too old to be moved
-    assert limiter.starts == [3, 0, 0, 0]
+    assert limiter.starts == starts_of(cancel=3)
     assert repr(limiter).startswith("<Limiter 1/2 in the window")
 
 
@@ -696,11 +697,9 @@ async def test_a_pause_is_bounded_and_above_all_for_those_that_did_not_earn_it(a
     bounded = min(asked, LONGEST_PAUSE)
     window = min(asked, WINDOW)
     for kind, expected in (
-        (Kind.READ, [0.0, window, window, bounded]),
-        (Kind.PLACE, [window, bounded, bounded, bounded]),
-        (Kind.MODIFY, [window, bounded, bounded, bounded]),
-        (Kind.CANCEL, [window, bounded, bounded, bounded]),
-        (None, [bounded] * 4),
+        (Kind.READ, [0.0, *[window] * (len(ORDERS) - 1), bounded]),
+        *((kind, [window, *[bounded] * len(ORDERS)]) for kind in ORDERS),
+        (None, [bounded] * len(Kind)),
     ):
         limiter = new_limiter()
         own = expected[Kind.PLACE if kind is None else kind]
@@ -734,7 +733,7 @@ async def test_a_pause_of_no_length_that_can_be_is_one_of_ours(asked):
 
 async def test_a_pause_longer_than_a_call_may_wait_ends_it_at_once_and_says_for_how_long():
     limiter = new_limiter(orders=1, total=1)
-    limiter.patience = (10.0, 10.0, 10.0, 15.0)
+    limiter.patience = (*[10.0] * len(ORDERS), 15.0)
     await fill(limiter)
     waiting = [asyncio.create_task(limiter.acquire(kind)) for kind in Kind]
     await turns_of_the_loop()
@@ -761,7 +760,7 @@ async def caught(call: Coroutine[Any, Any, float]) -> BaseException:
 
 async def test_a_long_queue_is_no_reason_to_fail():
     limiter = new_limiter()
-    limiter.patience = (1.0, 1.0, 1.0, 1.0)
+    limiter.patience = (1.0,) * len(Kind)
     await asyncio.gather(*(limiter.acquire(Kind.PLACE) for _ in range(300)))
     assert 29 <= now() <= 31
     limiter.pause(0.9, Kind.PLACE)
@@ -859,7 +858,7 @@ async def test_what_is_refused_ends_waiting_at_once_and_frees_its_place():
     assert await cancel == pytest.approx(WINDOW)
     with pytest.raises(Halted):
         await limiter.acquire(Kind.PLACE)
-    assert limiter.starts == [3, 0, 0, 0]
+    assert limiter.starts == starts_of(cancel=3)
     limiter.state.activate()
     await asyncio.sleep(WINDOW)
     assert await limiter.acquire(Kind.PLACE) == now()
@@ -897,9 +896,9 @@ async def test_counters_and_repr_tell_the_state():
     assert repr(limiter) == "<Limiter 2/3 in the window, 1 waiting>"
     limiter.pause(4.0)
     assert repr(limiter) == "<Limiter 2/3 in the window, 1 waiting, paused 4.0 s>"
-    assert (limiter.starts, limiter.waits, limiter.pauses) == ([1, 0, 1, 0], 1, 1)
+    assert (limiter.starts, limiter.waits, limiter.pauses) == (starts_of(cancel=1, place=1), 1, 1)
     await waiter
-    assert limiter.starts == [1, 0, 2, 0]
+    assert limiter.starts == starts_of(cancel=1, place=2)
 
 
 async def test_a_free_limiter_costs_no_turn_of_the_loop():

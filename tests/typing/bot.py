@@ -115,7 +115,7 @@ async def misuse(neo: NeoClient) -> None:
     async with neo.market_feed(level=Level.LITE) as feed:
         async for tick in feed:
             print(tick.bids)  # WRONG
-    await neo.orders.place("nse_cm", "TCS-EQ", Side.BUY, 1, product=Product.CNC)  # WRONG
+    await neo.orders.place("nse_cm", "TCS-EQ", Side.BUY, "1", product=Product.CNC)  # WRONG
 
 
 async def frames(neo: NeoClient) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -77,8 +79,17 @@ async def _demo(seed: int, scripmaster: list[Path], *, as_json: bool) -> tuple[D
 
     console = output.console()
     live = console.is_terminal and not as_json
-    async with asyncio.timeout(_LONGEST), Exchange(seed=seed, scripmaster=scripmaster) as exchange:
-        demo_run = DemoRun(exchange, seed=seed, scripmaster=scripmaster, pause=1.0 if live else 0.0)
+    async with contextlib.AsyncExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="neo-async-demo-"))
+        await stack.enter_async_context(asyncio.timeout(_LONGEST))
+        exchange = await stack.enter_async_context(Exchange(seed=seed, scripmaster=scripmaster))
+        demo_run = DemoRun(
+            exchange,
+            seed=seed,
+            scripmaster=scripmaster,
+            pause=1.0 if live else 0.0,
+            directory=Path(directory),
+        )
         if as_json:
             return demo_run, await demo_run.run()
         if not live:

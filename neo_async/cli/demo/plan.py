@@ -43,6 +43,20 @@ def choose_listings(
     return random.Random(seed).sample(typical[:_LARGEST], INSTRUMENTS)
 
 
+def another_listing(market: MatchingEngine, listings: list[Listing], seed: int) -> Listing:
+    """Return a share like these that is none of them: the position of its bracket is its alone.
+    Raises UsageError where there is none."""
+    others = [
+        listing for listing in market.listings if _is_typical(listing) and listing not in listings
+    ]
+    if not others:
+        raise UsageError(
+            f"the demo trades {INSTRUMENTS + 1} shares of series EQ between 50 and 5,000 rupees, "
+            f"and there are {len(listings)}: give it the file nse_cm.csv"
+        )
+    return random.Random(seed).choice(others[:_LARGEST])
+
+
 def limit(market: MatchingEngine, listing: Listing, side: Side, percent: float) -> str:
     """Return a price that far beyond the last one for this side (short of it when negative), in
     rupees, on a tick and inside the circuit limits."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from neo_async.cli.demo.bracket import BracketReport
 from neo_async.cli.demo.demo_order import DemoOrder
 from neo_async.config import RateLimits
 from neo_async.model.enums import OrderStatus, parse_status
@@ -68,6 +69,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     modified: int
     refusal: str
     """Error of the order that was stopped before sending."""
+    bracket: BracketReport | None
     trades: list[Trade]
     positions: list[Position]
     acknowledgements: list[float]
@@ -132,6 +134,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Order number to reason."""
     stopped: str
     """Error of the order that was never sent."""
+    bracket: BracketReport | None
+    """The exit plan; None when it did not come to its end."""
     fills: Fills
     pnl: ProfitAndLoss
     latency_ms: Latency
@@ -176,6 +180,7 @@ def make_report(results: Results, records: Records) -> Report:
             if line.order and line.order.status is OrderStatus.REJECTED
         },
         stopped=results.refusal,
+        bracket=results.bracket,
         fills=Fills(
             count=len(results.trades),
             units=sum(trade.quantity for trade in results.trades),
@@ -238,6 +243,7 @@ def summary(report: Report) -> Table:
         ),
         *(("rejected", _first_part(reason)) for reason in report.rejections.values()),
         ("never sent", report.stopped),
+        ("bracket", _in_words(report.bracket)),
         (
             "fills",
             f"{report.fills.count}: {report.fills.units:,} units for {money(report.fills.value)}",
@@ -304,6 +310,7 @@ def _compare(results: Results, records: Records, pace: Pace) -> tuple[list[str],
             else [],
         ),
         ("one was rejected and one never sent, as they should", _expected(results)),
+        ("the bracket is flat, by one exit order", _not_flat(results.bracket)),
         ("429 was waited out" if pace.refused else "the pace was kept", _too_fast(pace)),
     )
     holds = [fact for fact, failures in outcomes if not failures]
@@ -333,6 +340,27 @@ def _expected(results: Results) -> list[str]:
     if by_tag["bad"].order is not None or not results.refusal:
         problems.append("the malformed order was not stopped")
     return problems
+
+
+def _not_flat(bracket: BracketReport | None) -> list[str]:
+    if bracket is None:
+        return ["the bracket did not come to its end"]
+    if bracket.state == "exited" and not bracket.net and len(bracket.exit_orders) == 1:
+        return []
+    return [
+        f"the bracket in {bracket.symbol} is {bracket.state}, net {bracket.net}, with "
+        f"{len(bracket.exit_orders)} exit orders"
+    ]
+
+
+def _in_words(bracket: BracketReport | None) -> str:
+    if bracket is None:
+        return "did not come to its end"
+    return (
+        f"1 plan: {bracket.quantity:,} {bracket.symbol}, stop {bracket.stop}, target "
+        f"{bracket.target}, {bracket.state} by {bracket.exited_by} with {len(bracket.exit_orders)} "
+        f"exit order, position {bracket.net}"
+    )
 
 
 def _too_fast(pace: Pace) -> list[str]:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from neo_async.cli.connection import halt_on_sigusr1
-from neo_async.cli.demo import plan
+from neo_async.cli.demo import bracket, plan
+from neo_async.cli.demo.bracket import BracketReport
 from neo_async.cli.demo.demo_order import DemoOrder
 from neo_async.cli.demo.report import Records, Report, Results, make_report
 from neo_async.client import NeoClient
@@ -23,6 +24,7 @@ from neo_async.config import RateLimits
 from neo_async.errors import InvalidOrder, NeoError
 from neo_async.exchange import Exchange
 from neo_async.exchange.engine.types import Listing
+from neo_async.exits.plan import ExitPlan
 from neo_async.model.enums import OrderStatus, Segment, Side
 from neo_async.model.orders import OrderRequest, Trade
 from neo_async.model.portfolio import Position
@@ -38,15 +40,27 @@ _PATIENCE = 6.0
 
 class DemoRun:
     def __init__(
-        self, exchange: Exchange, *, seed: int, scripmaster: Iterable[Path], pause: float
+        self,
+        exchange: Exchange,
+        *,
+        seed: int,
+        scripmaster: Iterable[Path],
+        pause: float,
+        directory: Path | None = None,
     ) -> None:
         """`pause` is the time in seconds between two steps, for people to see what the last one
-        did."""
+        did. In `directory` the run keeps its journal and the scrip master."""
         self.exchange = exchange
         self.address = exchange.login_url
         self.seed = seed
         self.limits = RateLimits()
-        self.neo = NeoClient(exchange.credentials, endpoints=exchange.endpoints, limits=self.limits)
+        self.neo = NeoClient(
+            exchange.credentials,
+            endpoints=exchange.endpoints,
+            limits=self.limits,
+            journal=None if directory is None else directory / "journal.db",
+            instruments_directory=directory,
+        )
         self.orders: list[DemoOrder] = []
         self.positions: list[Position] = []
         self.trades: list[Trade] = []
@@ -54,6 +68,7 @@ class DemoRun:
         self.on_event: Callable[[float, str], None] = lambda elapsed, text: None
         self.problems: list[str] = []
         self.modified = 0
+        self.bracket: BracketReport | None = None
         self.refusal = ""
         """Error of the order that was stopped before sending."""
         self.calls = 0
@@ -126,6 +141,7 @@ class DemoRun:
             await self._fill_by_price(near[3:6])
             await self._cancel(far[2:])
             await self._wait_until_final([*crossing, *near[:6], *far[2:]])
+            await self._bracket(listings)
             await self._rest()
             self._move_market(listings)
             await self._rest()
@@ -229,6 +245,60 @@ class DemoRun:
         await asyncio.gather(*map(cancel, lines))
         self._say(f"{len(lines)} orders cancelled")
 
+    async def _bracket(self, listings: list[Listing]) -> None:
+        """Enter with a stop and a target, and run the price through both in one moment."""
+        market = self.exchange.market
+        listing = plan.another_listing(market, listings, self.seed)
+        stop, target = bracket.levels(market, listing)
+        (line,) = self._add([bracket.entry(market, listing)])
+        beyond = [plan.limit(market, listing, Side.BUY, way * bracket.BEYOND) for way in (1, -1)]
+        with self._counted():
+            try:
+                await self.neo.instruments.load(listing.segment)
+                made = await self.neo.exits.bracket(
+                    **_without_tag(line.request), stop=stop, target=target
+                )
+            except NeoError as error:
+                line.error = error
+                self._unexpected("bracket", line, error)
+                return
+        line.order = made.entry
+        await self._reach(line)
+        if not await self._protected(made):
+            return
+        self._say(
+            f"bracket: {made.snapshot().entered:,} {listing.symbol} bought, its stop {stop} rests, "
+            f"its target {target} is watched"
+        )
+        for price in beyond:
+            self._print_price(listing, _paise(price))
+        try:
+            await made.wait(timeout=_PATIENCE)
+        except TimeoutError:
+            self.problems.append(f"the bracket is {made!r} after {_PATIENCE:.0f} s")
+        self.orders += map(bracket.exit_line, made.exits)
+        with self._counted():
+            net = await self.neo.portfolio.net_quantity(
+                listing.segment, listing.symbol, line.request.product
+            )
+        self.bracket = bracket.report(made, net)
+        self._say(
+            f"{listing.symbol} runs through target and stop in one moment: {made.state} by "
+            f"{made.exited_by}, with {len(made.exits)} exit order; the position is {net}"
+        )
+
+    async def _protected(self, made: ExitPlan) -> bool:
+        """Wait until the stop of a plan rests, and return whether it does."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                async for change in made.changes():
+                    if change.open_quantity and not change.unprotected:
+                        return True
+        except TimeoutError:
+            pass
+        self.problems.append(f"the bracket has no stop: {made!r}")
+        return False
+
     def _move_market(self, listings: list[Listing]) -> None:
         """Move every price a little, so that positions have a P&L."""
         rng = random.Random(self.seed)
@@ -267,6 +337,7 @@ class DemoRun:
             orders=self.orders,
             modified=self.modified,
             refusal=self.refusal,
+            bracket=self.bracket,
             trades=self.trades,
             positions=self.positions,
             acknowledgements=self.acknowledgements,
@@ -402,6 +473,12 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def _without_tag(request: OrderRequest) -> dict[str, Any]:
+    """Return the arguments of `exits.bracket`."""
+    names = ("segment", "symbol", "side", "quantity", "product", "order_type")
+    return {name: getattr(request, name) for name in names}
 
 
 def _paise(price: object) -> int:

@@ -16,7 +16,6 @@ import msgspec
 import typer
 
 import neo_async
-from neo_async import files
 from neo_async.base.india import day_number
 from neo_async.cli import output, prompts
 from neo_async.cli.connection import mode_of
@@ -24,6 +23,7 @@ from neo_async.cli.output import AsJson
 from neo_async.config import KiteEndpoints, cache_directory
 from neo_async.errors import UsageError
 from neo_async.kite import KiteLogin, KiteMutualFunds, KiteSession
+from neo_async.system import files
 from neo_async.transport.hidden import Hidden
 from neo_async.wire.lenient import UNREADABLE
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ import neo_async
 from neo_async.cli import output
 from neo_async.cli.connection import Account, Fresh, halt_on_sigusr1
 from neo_async.cli.naming import HELP, checked_name, read_keys
-from neo_async.cli.parameters import choice_option, seconds
+from neo_async.cli.parameters import choice_option, existing_file, seconds
 from neo_async.model.enums import Level
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ def watch(
             "lines.",
         ),
     ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=existing_file,
+            help="Show the exit plans in the journal of a bot or a command, which goes on writing.",
+        ),
+    ] = None,
     fresh: Fresh = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a look, a line each.")
@@ -81,7 +90,7 @@ def watch(
     account = Account()
     names = read_keys(account, instruments or [])
     show = _way_to_show(refresh, as_json=as_json)
-    neo_async.run(_watch(account, names, level.level, show, fresh=fresh))
+    neo_async.run(_watch(account, names, level.level, show, journal=journal, fresh=fresh))
 
 
 async def _watch(
@@ -90,6 +99,7 @@ async def _watch(
     level: Level,
     show: Callable[[Watched], Awaitable[None]],
     *,
+    journal: Path | None,
     fresh: bool,
 ) -> None:
     """Run until interrupted, and then end without an error."""
@@ -103,7 +113,7 @@ async def _watch(
     with contextlib.suppress(asyncio.CancelledError):
         async with (
             account.connect(fresh=fresh) as neo,
-            Watched(neo, names, level) as watched,
+            Watched(neo, names, level, journal=journal) as watched,
         ):
             halt_on_sigusr1(neo)
             await show(watched)

@@ -12,9 +12,11 @@ from typing import Any
 from neo_async.base.india import IST
 from neo_async.cli import output
 from neo_async.cli.demo.report import latency
+from neo_async.cli.exits_output import plan_fields
 from neo_async.cli.output import money, profit
 from neo_async.cli.watch.state import Watched
 from neo_async.execution.order import Order
+from neo_async.exits.plan import PlanChange
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus
@@ -34,6 +36,8 @@ def plain_line(watched: Watched) -> str:
             price = f"{money(seen.tick.last_price)} {seen.tick.change_percent:+z.2f}%"
         parts.append(f"{watched.label(instrument)} {price}")
     parts.append(order_tally(watched))
+    if plans := watched.plans:
+        parts.append(f"plans {len(plans)}{bare_units(plans)}")
     parts.append(f"P&L {profit(watched.neo.portfolio.live.total().pnl).text}")
     return " | ".join(parts)
 
@@ -43,6 +47,12 @@ def order_tally(watched: Watched) -> str:
     states = Counter(order.status for order in watched.orders)
     counts = ", ".join(f"{state} {states[state]}" for state in OrderStatus if states[state])
     return f"orders {states.total()}: {counts}" if counts else "orders 0"
+
+
+def bare_units(plans: Iterable[PlanChange]) -> str:
+    """Return how many units of plans lack an exit order: `, 10 without an exit`."""
+    units = sum(plan.unprotected for plan in plans)
+    return f", {units:,} without an exit" if units else ""
 
 
 def snapshot(watched: Watched) -> dict[str, Any]:
@@ -68,6 +78,7 @@ def snapshot(watched: Watched) -> dict[str, Any]:
             {name: value for name, value in output.plain(one).items() if name != "row"}
             for one in watched.positions
         ],
+        "plans": [plan_fields(plan) for plan in watched.plans],
         "positions_are_current": live.is_current,
         "pnl": live.total().pnl,
     }

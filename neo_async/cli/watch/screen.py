@@ -6,11 +6,9 @@ Their results hold texts and no live objects, so that they may be drawn in anoth
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -21,9 +19,11 @@ from neo_async.base.text import shown
 from neo_async.cli import output
 from neo_async.cli.demo.report import latency
 from neo_async.cli.output import money, profit, units
-from neo_async.cli.watch.lines import order_tally
+from neo_async.cli.watch.lines import bare_units, order_tally
 from neo_async.cli.watch.state import Seen, Watched
+from neo_async.cli.watch.tables import Column, fitting, panel, table
 from neo_async.execution.order import Order
+from neo_async.exits.plan import PlanChange
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import OrderStatus, Side
@@ -37,8 +37,6 @@ _WIDE_DEPTH = 140
 """The same with five levels of each book, which need more room."""
 _RIGHT = 58
 """Smallest width of the right half of a wide screen, in columns."""
-_LONGEST = 24
-"""Longest symbol that is shown in full, in letters; `MIDCPNIFTY26DEC12000CE` has 22."""
 _FRAMED = 18
 """Height from which there is room for frames with everything in them, in rows."""
 _TITLE, _FRAME, _HEADING = 1, 2, 1
@@ -65,63 +63,65 @@ _SHORT = {
 _STATE_STYLES = {FeedState.LIVE: "green", FeedState.CONNECTING: "yellow", FeedState.WAITING: "red"}
 
 
-class _Column(NamedTuple):
-    heading: str
-    width: int
-    rank: int
-    """Rank of the column: those with the highest are left out first on a narrow screen."""
-    is_number: bool = True
-
-
 _TICK_COLUMNS = (
-    _Column("symbol", 8, 0, False),
-    _Column("last", 10, 0),
-    _Column("change", 9, 6),
-    _Column("%", 7, 1),
-    _Column("bid", 10, 3),
-    _Column("ask", 10, 3),
-    _Column("volume", 7, 5),
-    _Column("age", 5, 2),
+    Column("symbol", 8, 0, False),
+    Column("last", 10, 0),
+    Column("change", 9, 6),
+    Column("%", 7, 1),
+    Column("bid", 10, 3),
+    Column("ask", 10, 3),
+    Column("volume", 7, 5),
+    Column("age", 5, 2),
 )
 _DEPTH_COLUMNS = (
-    _Column("symbol", 8, 0, False),
-    _Column("last", 10, 0),
-    _Column("change", 9, 4),
-    _Column("%", 7, 1),
-    _Column("bid qty", 8, 0),
-    _Column("bid", 10, 0),
-    _Column("ask", 10, 0),
-    _Column("ask qty", 8, 0),
-    _Column("volume", 7, 3),
-    _Column("age", 5, 2),
+    Column("symbol", 8, 0, False),
+    Column("last", 10, 0),
+    Column("change", 9, 4),
+    Column("%", 7, 1),
+    Column("bid qty", 8, 0),
+    Column("bid", 10, 0),
+    Column("ask", 10, 0),
+    Column("ask qty", 8, 0),
+    Column("volume", 7, 3),
+    Column("age", 5, 2),
 )
 _LEVELS = 5
 """Levels of a book at the level DEPTH."""
 _ORDER_COLUMNS = (
-    _Column("time", 8, 4, False),
-    _Column("symbol", 8, 0, False),
-    _Column("side", 4, 1, False),
-    _Column("filled", 9, 1),
-    _Column("price", 10, 2),
-    _Column("average", 10, 5),
-    _Column("state", 20, 0, False),
+    Column("time", 8, 4, False),
+    Column("symbol", 8, 0, False),
+    Column("side", 4, 1, False),
+    Column("filled", 9, 1),
+    Column("price", 10, 2),
+    Column("average", 10, 5),
+    Column("state", 20, 0, False),
 )
 _POSITION_COLUMNS = (
-    _Column("symbol", 8, 0, False),
-    _Column("prod", 4, 3, False),
-    _Column("net", 7, 0),
-    _Column("average", 10, 4),
-    _Column("last", 10, 2),
-    _Column("realised", 12, 5),
-    _Column("P&L", 13, 0),
+    Column("symbol", 8, 0, False),
+    Column("prod", 4, 3, False),
+    Column("net", 7, 0),
+    Column("average", 10, 4),
+    Column("last", 10, 2),
+    Column("realised", 12, 5),
+    Column("P&L", 13, 0),
+)
+_PLAN_COLUMNS = (
+    Column("plan", 5, 3, False),
+    Column("symbol", 8, 0, False),
+    Column("side", 4, 4, False),
+    Column("open", 9, 0),
+    Column("no exit", 7, 1),
+    Column("stop", 10, 1),
+    Column("target", 10, 2),
+    Column("state", 8, 0, False),
 )
 _FEED_COLUMNS = (
-    _Column("feed", 7, 0, False),
-    _Column("state", 10, 0, False),
-    _Column("ticks/s", 7, 1),
-    _Column("lost", 6, 2),
-    _Column("reconnects", 10, 1),
-    _Column("last gap", 8, 1),
+    Column("feed", 7, 0, False),
+    Column("state", 10, 0, False),
+    Column("ticks/s", 7, 1),
+    Column("lost", 6, 2),
+    Column("reconnects", 10, 1),
+    Column("last gap", 8, 1),
 )
 
 
@@ -133,17 +133,29 @@ def board(watched: Watched, width: int, height: int) -> RenderableType:
         return Group(title, _ticks(watched, rows, width), _feeds(watched, width))
     if width >= (_WIDE_DEPTH if watched.has_depth else _WIDE):
         return Group(title, _two_columns(watched, width, height - _TITLE))
-    rows = height - _TITLE - _FEEDS - 1 - 3 * (_FRAME + _HEADING)
-    wishes = (len(watched.orders), len(watched.positions))
-    ticks, orders, positions = _tick_shares(watched, rows, wishes)
+    panels = _account_panels(watched)
+    rows = height - _TITLE - _FEEDS - 1 - (1 + len(panels)) * (_FRAME + _HEADING)
+    ticks, *parts = _tick_shares(watched, rows, [wish for wish, _ in panels])
     return Group(
         title,
         _tick_panel(watched, ticks, width),
-        _order_panel(watched, orders, width),
-        _position_panel(watched, positions, width),
+        *(draw(part, width) for part, (_, draw) in zip(parts, panels, strict=True)),
         _feeds(watched, width),
         _notices(watched, 1),
     )
+
+
+def _account_panels(watched: Watched) -> list[tuple[int, Callable[[int, int], Panel]]]:
+    """Return the panels of orders, of plans where there are any, and of positions: the rows that
+    each has, and the function that draws it with so many rows and columns."""
+    plans = watched.plans
+    panels: list[tuple[int, Callable[[int, int], Panel]]] = [
+        (len(watched.orders), lambda rows, width: _order_panel(watched, rows, width)),
+        (len(watched.positions), lambda rows, width: _position_panel(watched, rows, width)),
+    ]
+    if plans:
+        panels.insert(1, (len(plans), lambda rows, width: _plan_panel(plans, rows, width)))
+    return panels
 
 
 def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
@@ -151,17 +163,19 @@ def _two_columns(watched: Watched, width: int, height: int) -> RenderableType:
     left = width - right
     rows = height - 2 * (_FRAME + _HEADING)
     ticks, orders = _tick_shares(watched, rows, (len(watched.orders),))
-    below = height - _FRAME - _HEADING - _FRAME - _FEEDS - _FRAME
-    notices, positions = shares(below, (min(8, len(watched.notices)), len(watched.positions)))
+    below = height - _FRAME - _FEEDS - _FRAME
+    panels = _account_panels(watched)[1:]
+    below -= len(panels) * (_FRAME + _HEADING)
+    notices, *parts = shares(below, (min(8, len(watched.notices)), *(wish for wish, _ in panels)))
     grid = Table.grid()
     grid.add_column(width=left)
     grid.add_column(width=right)
     grid.add_row(
         Group(_tick_panel(watched, ticks, left), _order_panel(watched, orders, left)),
         Group(
-            _position_panel(watched, positions, right),
-            _panel(_feeds(watched, right - 4), "Feeds"),
-            _panel(_notices(watched, notices), "Events"),
+            *(draw(part, right) for part, (_, draw) in zip(parts, panels, strict=True)),
+            panel(_feeds(watched, right - 4), "Feeds"),
+            panel(_notices(watched, notices), "Events"),
         ),
     )
     return grid
@@ -213,7 +227,7 @@ def _mode_style(watched: Watched) -> str:
 
 def _tick_panel(watched: Watched, rows: int, width: int) -> Panel:
     count = len(watched.instruments)
-    return _panel(_ticks(watched, rows, width - 4), f"Prices {count}{_hidden(count, rows)}")
+    return panel(_ticks(watched, rows, width - 4), f"Prices {count}{_hidden(count, rows)}")
 
 
 def _ticks(watched: Watched, rows: int, room: int) -> Table:
@@ -232,7 +246,7 @@ def _ticks(watched: Watched, rows: int, room: int) -> Table:
             is_whole = rows - len(lines) - needed >= _LEVELS - 1
             lines += _book_lines(seen, lines[-1])[: _LEVELS - 1 if is_whole else 0]
     chosen = [one for one in columns if has_books or one.heading not in of_books]
-    return _table(_fitting(chosen, lines, room), lines, rows, wide="symbol")
+    return table(fitting(chosen, lines, room), lines, rows, wide="symbol")
 
 
 def _tick_cells(seen: Seen) -> dict[str, Text]:
@@ -269,12 +283,12 @@ def _book_lines(seen: Seen | None, best: dict[str, Text]) -> list[dict[str, Text
 def _order_panel(watched: Watched, rows: int, width: int) -> Panel:
     orders = watched.orders
     lines = [_order_cells(order) for order in orders[:rows]]
-    columns = _fitting(_ORDER_COLUMNS, lines, width - 4)
+    columns = fitting(_ORDER_COLUMNS, lines, width - 4)
     room = width - 4 - sum(one.width + 1 for one in columns if one.heading != "state")
     for order, line in zip(orders, lines, strict=False):
         line["state"] = _trail(order, room)
     title = _whole_words(order_tally(watched).capitalize(), width - 18) + _hidden(len(orders), rows)
-    return _panel(_table(columns, lines, rows, wide="state"), title)
+    return panel(table(columns, lines, rows, wide="state"), title)
 
 
 def _order_cells(order: Order) -> dict[str, Text]:
@@ -312,17 +326,39 @@ def _trail(order: Order, room: int) -> Text:
     return text
 
 
+def _plan_panel(plans: Sequence[PlanChange], rows: int, width: int) -> Panel:
+    lines = [_plan_cells(plan) for plan in plans[:rows]]
+    columns = fitting(_PLAN_COLUMNS, lines, width - 4)
+    title = Text(f"Plans {len(plans)}{_hidden(len(plans), rows)}")
+    title.append(bare_units(plans), style="bold red")
+    return panel(table(columns, lines, rows, wide="state"), title)
+
+
+def _plan_cells(plan: PlanChange) -> dict[str, Text]:
+    state = f"{plan.status}: {shown(plan.reason)}" if plan.reason else plan.status.value
+    return {
+        "plan": Text(plan.plan, style="bright_black"),
+        "symbol": Text(shown(plan.symbol)),
+        "side": Text("buy" if plan.side == Side.BUY else "sell"),
+        "open": Text(f"{plan.open_quantity:,}/{plan.quantity:,}"),
+        "no exit": Text(f"{plan.unprotected:,}" if plan.unprotected else "-", style="red"),
+        "stop": Text(money(float(plan.stop)) if plan.stop is not None else "-"),
+        "target": Text(money(float(plan.target)) if plan.target is not None else "-"),
+        "state": Text(state, style="red" if plan.reason else "cyan"),
+    }
+
+
 def _position_panel(watched: Watched, rows: int, width: int) -> Panel:
     positions = watched.positions
     lines = [_position_cells(position) for position in positions[:rows]]
-    columns = _fitting(_POSITION_COLUMNS, lines, width - 4)
+    columns = fitting(_POSITION_COLUMNS, lines, width - 4)
     title = Text(f"Positions {len(positions)}{_hidden(len(positions), rows)}")
     live = watched.neo.portfolio.live
     if positions:
         title.append(" · P&L ").append_text(_profit(live.total().pnl))
     if not live.is_current:
         title.append(" · not current", style="yellow")
-    return _panel(_table(columns, lines, rows, wide="symbol"), title)
+    return panel(table(columns, lines, rows, wide="symbol"), title)
 
 
 def _position_cells(position: Position) -> dict[str, Text]:
@@ -344,7 +380,7 @@ def _feeds(watched: Watched, width: int) -> RenderableType:
         "lost": Text(compact(watched.feed.lost)),
     }
     lines = [market, _feed_cells("orders", watched.order_feed)]
-    return Group(_table(_fitting(_FEED_COLUMNS, lines, width), lines, 2), _latency(watched))
+    return Group(table(fitting(_FEED_COLUMNS, lines, width), lines, 2), _latency(watched))
 
 
 def _feed_cells(name: str, feed: MarketFeed[PriceTick] | OrderFeed) -> dict[str, Text]:
@@ -421,58 +457,3 @@ def _whole_words(text: str, room: int) -> str:
 
 def _hidden(count: int, rows: int) -> str:
     return f" · {count - rows} more" if count > rows else ""
-
-
-def _natural(column: _Column, lines: list[dict[str, Text]]) -> int:
-    longest = max(
-        (line[column.heading].cell_len for line in lines if column.heading in line), default=0
-    )
-    if column.heading == "state":  # takes the rest of the line
-        return column.width
-    return max(column.width, min(_LONGEST, longest))
-
-
-def _fitting(columns: Iterable[_Column], lines: list[dict[str, Text]], room: int) -> list[_Column]:
-    """Return the columns of the lowest ranks that fit side by side, in their order; a rank is shown
-    whole or not at all. Cells are not cut: the last letters of a symbol distinguish a call from a
-    put, and a number without its last digits is another number."""
-    columns = [one._replace(width=_natural(one, lines)) for one in columns]
-    chosen: set[str] = set()
-    room += 1
-    for rank in sorted({column.rank for column in columns}):
-        together = [column for column in columns if column.rank == rank]
-        room -= sum(column.width + 1 for column in together)
-        if room < 0 and rank:
-            break
-        chosen.update(column.heading for column in together)
-    return [column for column in columns if column.heading in chosen]
-
-
-def _table(
-    columns: Sequence[_Column], lines: list[dict[str, Text]], rows: int, *, wide: str = ""
-) -> Table:
-    """Return a table of fixed widths, so that nothing moves when a figure gets longer; the column
-    `wide` takes the rest."""
-    table = Table(
-        box=None, expand=bool(wide), padding=(0, 1), pad_edge=False, collapse_padding=True
-    )
-    for column in columns:
-        is_wide = column.heading == wide
-        table.add_column(
-            column.heading,
-            justify="right" if column.is_number else "left",
-            width=None if is_wide else column.width,
-            min_width=column.width if is_wide else None,
-            ratio=1 if is_wide else None,
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    for line in lines:
-        table.add_row(*(line.get(column.heading, "") for column in columns))
-    for _ in range(rows - len(lines)):
-        table.add_row("")
-    return table
-
-
-def _panel(content: RenderableType, title: str | Text) -> Panel:
-    return Panel(content, title=title, title_align="left", box=box.ROUNDED, padding=(0, 1))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
 from neo_async.base.text import shown
+from neo_async.cli.exits_output import read_journal
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError
 from neo_async.execution.order import Order
 from neo_async.execution.order_book_poller import OrderBookPoller
 from neo_async.execution.order_cache import OrderCache
+from neo_async.exits.plan import PlanChange
+from neo_async.exits.state import PlanState
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.feeds.order_feed import OrderFeed
 from neo_async.model.enums import Level
@@ -43,6 +48,8 @@ SBIN."""
 _RATE_OVER = 3.0
 """Seconds over which ticks are counted for their rate."""
 _DELAYS_KEPT = 500
+_JOURNAL_EVERY = 1.0
+"""Seconds between two readings of the journal of another process."""
 
 
 class Seen:
@@ -70,10 +77,15 @@ class Watched:
     """The watched instruments and orders of an account, kept current within the `async with`
     block."""
 
-    def __init__(self, neo: NeoClient, chosen: Sequence[str], level: Level) -> None:
+    def __init__(
+        self, neo: NeoClient, chosen: Sequence[str], level: Level, *, journal: Path | None = None
+    ) -> None:
         """Watch the instruments in `chosen`, in the feed's notation; by default those that the
-        account trades."""
+        account trades. `journal` is that of another process, whose exit plans are shown."""
         self.neo = neo
+        self._journal = journal
+        self._journal_read_at = -math.inf
+        self._kept_plans: list[PlanChange] = []
         self.feed: MarketFeed[PriceTick] = neo.market_feed(level=level)
         self.order_feed: OrderFeed = neo.order_feed
         self.seen: dict[str, Seen] = {}
@@ -131,6 +143,12 @@ class Watched:
         )
 
     @property
+    def plans(self) -> list[PlanChange]:
+        """Exit plans: those of the client and of the journal that have not ended, oldest first."""
+        own = self.neo.exits.plans if "exits" in vars(self.neo) else []  # made on first use
+        return [*(plan.snapshot() for plan in own if not plan.is_final), *self._kept_plans]
+
+    @property
     def ticks_per_second(self) -> float:
         (began, first), (ended, last) = self._counts[0], self._counts[-1]
         return (last - first) / (ended - began) if ended > began else 0.0
@@ -184,10 +202,26 @@ class Watched:
         while len(self._counts) > 2 and self._counts[0][0] < now - _RATE_OVER:
             self._counts.popleft()
         self._note_refusals()
+        await self._read_journal(now)
         try:
             await self._subscribe(self._wanted())
         except NeoError as error:
             self.note(str(error))
+
+    async def _read_journal(self, now: float) -> None:
+        if self._journal is None or now < self._journal_read_at + _JOURNAL_EVERY:
+            return
+        self._journal_read_at = now
+        try:
+            kept = await asyncio.to_thread(read_journal, self._journal)
+        except NeoError as error:
+            self.note(str(error))
+            return
+        self._kept_plans = [
+            PlanChange.of(one.state, at=time.time())
+            for one in kept
+            if one.account == self.neo.ucc and not one.is_final and isinstance(one.state, PlanState)
+        ]
 
     def note(self, text: str) -> None:
         self.notices.append((time.time(), shown(text)))

@@ -73,13 +73,15 @@ def check_bracket(order: NewOrder) -> None:
         raise Refusal(5202, "Error: Invalid Request")
 
 
-def check_change(record: OrderRecord, change: Change) -> None:
+def check_change(record: OrderRecord, change: Change, rules: Rules) -> None:
     """Refuse a modification that the order cannot take."""
     is_contingent = bool(record.parent_number)
     is_cover = record.product is Product.CO and not is_contingent
     check_terms(record.listing, change, is_cover=is_cover)
     if change.quantity <= record.filled_quantity:
         raise Refusal(1009, "please provide valid quantity")
+    if change.order_type is not record.order_type and not rules.type_changes:
+        raise Refusal(1009, "please provide valid order type")
     if is_contingent and change.quantity != record.quantity:
         raise Refusal(1009, "please provide valid quantity")
     if record.product in COVERED_PRODUCTS and (

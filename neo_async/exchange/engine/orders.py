@@ -107,7 +107,7 @@ class Orders:
         """Change an order that is queued or working. Raises Refusal."""
         number, change = command.number, command.change
         record = self._changeable(command.account, number)
-        check_change(record, change)
+        check_change(record, change, self._rules)
         if number in self.queued:
             self._ledger.apply_terms(record, msgspec.structs.replace(record, **_terms(change)))
             self._ledger.move(record, (OrderStatus.AMO_MODIFY_RECEIVED,))

@@ -106,6 +106,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     protected_market_orders: bool = True
     """Whether a market order becomes a limit order at the published band; otherwise it trades at
     any price within the circuit limits, and what finds no counterparty is cancelled."""
+    type_changes: bool = True
+    """Whether a modification may change the type of an order; otherwise it is refused with code
+    1009, "please provide valid order type"."""
     hours: Hours = Hours.ALWAYS
     """Whether orders trade at any time, or in the exchanges' sessions only."""
 

@@ -19,13 +19,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from neo_async import files
 from neo_async.errors import UsageError
 from neo_async.exchange.engine.commands import JournalEntry
 from neo_async.exchange.engine.snapshot import EngineState
 from neo_async.exchange.engine.types import OrderRecord
 from neo_async.exchange.funds.types import FundState
 from neo_async.exchange.history.trade_tape import TradeTapeRow
+from neo_async.system import files
 
 _APPLICATION: Final = 0x4E454F58
 """Application id of these files."""

@@ -26,8 +26,8 @@ from typing import Final
 
 import msgspec
 
-from neo_async import files
 from neo_async.errors import UsageError
+from neo_async.system import files
 
 SERVICE: Final = "neo_async"
 """Name of the service under which secrets are in the keyring."""

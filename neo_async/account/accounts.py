@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from neo_async.accounts_file import AccountSource, read_account, read_keyring
+from neo_async.account.accounts_file import AccountSource, read_account, read_keyring
 from neo_async.errors import UsageError
 from neo_async.model.address import (
     SOCKET,

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from neo_async import files
+from neo_async.system import files
 
 forking = threading.RLock()
 """Lock that is held while a process is forked off, so that none is forked between the opening of a

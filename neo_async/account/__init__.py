@@ -1,0 +1,1 @@
+"""Accounts: credentials and servers, from the environment, a file or the keyring."""

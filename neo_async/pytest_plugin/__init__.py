@@ -1,0 +1,1 @@
+"""The pytest plugin. Its entry point is `fixtures`, which imports nothing heavy before its use."""
