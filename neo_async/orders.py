@@ -11,12 +11,7 @@ import msgspec
 from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.order import Order
-from neo_async.execution.order_arguments import (
-    leading_arguments,
-    named_instrument,
-    order_of,
-    request_of,
-)
+from neo_async.execution.order_arguments import named_instrument, order_of, request_of
 from neo_async.execution.sender import Request
 from neo_async.execution.validation import check_against, check_bracket, check_tradable, slices
 from neo_async.market_data.instruments import Instruments
@@ -157,11 +152,8 @@ class Orders:
         That it returns means that the broker took the order, not that it is valid: margin and
         price bands are checked later, and a refusal then shows as status REJECTED.
         """
-        if quantity is None:
-            segment, symbol, side, quantity = leading_arguments(
-                self._instruments, segment, symbol, side
-            )
-        request = self.placement(order_of(segment, symbol, side, quantity, terms))
+        order = order_of(self._instruments, segment, symbol, side, quantity, terms)
+        request = self.placement(order)
         self._engine.check_trading_state(Kind.PLACE)
         if self._guard is None:
             return await self._engine.place(request, wait_for_outcome=wait_for_outcome)

@@ -20,7 +20,7 @@ from neo_async.cli.table_layout import Column
 from neo_async.client import NeoClient
 from neo_async.errors import NeoError, Rejected, UsageError
 from neo_async.execution.order import Order
-from neo_async.execution.validation import check_against
+from neo_async.execution.validation import check_against, check_tradable
 from neo_async.model.enums import OrderStatus, OrderType, Product, Side, Validity
 from neo_async.model.orders import Bracket, OrderRequest, OrderRow
 from neo_async.model.portfolio import OrderMargin
@@ -144,7 +144,7 @@ def place(
     symbol, listed = naming.read_ordered(account, name)
     if listed is not None:
         check_against(
-            listed,
+            check_tradable(listed),
             quantity=terms.quantity,
             price=terms.price,
             trigger=terms.trigger,

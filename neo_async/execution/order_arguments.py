@@ -85,10 +85,18 @@ def named_instrument(instruments: Instruments | None, name: InstrumentLike) -> I
 
 
 def order_of(
-    segment: Any, symbol: Any, side: Any, quantity: Any, terms: Mapping[str, Any]
+    instruments: Instruments | None,
+    segment: Any,
+    symbol: Any,
+    side: Any,
+    quantity: Any,
+    terms: Mapping[str, Any],
 ) -> OrderRequest:
-    """Return the order of a call of `place`. Raises TypeError, as Python does, for keyword
-    arguments that are wrong, with the names that are right."""
+    """Return the order of a call of `place`, which may name the instrument in one argument. Raises
+    what `leading_arguments` does, and TypeError, as Python does, for keyword arguments that are
+    wrong, with the names that are right."""
+    if quantity is None:
+        segment, symbol, side, quantity = leading_arguments(instruments, segment, symbol, side)
     try:
         return OrderRequest(segment, symbol, side, quantity, **terms)
     except TypeError:

@@ -78,16 +78,6 @@ def is_index_key(key: str) -> bool:
     return not token.isdecimal() or (segment == Segment.NSE_CM and token in NAMES_BY_NUMBER)
 
 
-def is_index(instrument: Instrument) -> bool:
-    """Return whether a row of a scrip master is an index. It has no series, and its token at BSE is
-    one that a share could have."""
-    if instrument.series or instrument.segment not in _WITH_INDICES:
-        return False
-    return (
-        is_index_key(instrument.key) or index_key(instrument.segment, instrument.symbol) is not None
-    )
-
-
 def is_contract_text(text: str) -> bool:
     """Return whether a text of several words ends as contracts do: `NIFTY 24500 CE`."""
     return " " in text and text.rpartition(" ")[2].upper().endswith(("CE", "PE", "FUT"))

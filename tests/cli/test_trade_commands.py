@@ -261,6 +261,10 @@ def test_a_contract_is_ordered_in_words(exchange: Exchange, invoke: Invoke) -> N
     [
         (("nse_cm", "ITBEES", "buy", "10"), "did you mean ITBEES-EQ (token 19084)?"),
         (("ITBEEX", "buy", "10"), "did you mean ITBEES-EQ (token 19084)?"),
+        (("NIFTY", "buy", "1"), "is an index, which has no orders"),
+        (("nse_cm", "NIFTY", "buy", "1"), "is an index, which has no orders"),
+        (("nse_cm:26000", "buy", "1"), "is an index, which has no orders"),
+        (("bse_cm:SENSEX", "buy", "1"), "is an index, which has no orders"),
         (("nse_cm:999", "buy", "10"), "no such token in nse_cm"),
         (("NIFTY 24525 CE", "buy", "65"), "the nearest are NIFTY"),
         (("NSE", "TCS-EQ", "buy", "10"), "NSE alone could be nse_cm or nse_fo"),
