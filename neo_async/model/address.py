@@ -25,6 +25,8 @@ _HOST: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE
 )
 
+_BRACKETED: Final = re.compile(r"(?:[^\[\]@]*@)?\[(?P<host>[^\[\]@]+)\](?::[0-9]*)?")
+
 
 def address_problem(
     address: str,
@@ -103,8 +105,17 @@ def _host(address: str) -> str:
         if parts.port == 0:
             return ""
         if "[" in parts.netloc:
-            ipaddress.IPv6Address(host)
-            return host
+            return host_in_brackets(parts.netloc)
     except ValueError:  # a port beyond 65535, half an IPv6 address
         return ""
     return host if _HOST.fullmatch(host) else ""
+
+
+def host_in_brackets(authority: str) -> str:
+    """Return the IPv6 address of `[host]` or `[host]:port`, with or without a user name before it.
+    Raises ValueError for anything else. `urlsplit` drops what stands before the bracket and keeps
+    what is inside, which would take `http://0[::1]` for the loopback address."""
+    match = _BRACKETED.fullmatch(authority)
+    if match is None:
+        raise ValueError(f"{authority!r}: holds no IPv6 address in brackets")
+    return str(ipaddress.IPv6Address(match["host"]))

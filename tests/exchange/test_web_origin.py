@@ -74,7 +74,18 @@ async def test_a_rebound_name_reads_neither_funds_nor_bank_nor_broker_nor_a_feed
             assert await status(url, **page) == 403
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1#.page.example", "page@127.0.0.1", "127.0.0.1/a"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1#.page.example",
+        "page@127.0.0.1",
+        "127.0.0.1/a",
+        "page.example[::1]",
+        "[::1].page.example",
+        "[::1][::1]",
+        "[127.0.0.1]",
+    ],
+)
 def test_what_is_no_host_is_no_name_of_this_machine(host: str) -> None:
     assert foreign_host({"Host": host}) is not None
 
@@ -136,7 +147,7 @@ def test_a_key_that_cannot_stand_in_an_address_is_refused(key: str) -> None:
         ("2130706433", False),
     ],
 )
-def test_loopback_is_told_from_what_only_looks_like_it(host: str, *, expected: bool) -> None:
+def test_only_loopback_is_taken_for_loopback(host: str, *, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -62,6 +62,11 @@ def test_after_tls_only_tls_is_right_whatever_was_wished(address):
         "https://h:0",
         "https://[::1",
         "https://[1::2::3]",
+        "https://0[::]",
+        "https://127.0.0.1[::1]",
+        "https://[::1]x",
+        "https://[::1][::1]",
+        "https://[::1%eth0/a",
         "https://x\u2100y.example",
         "https://b\u00fccher.example",
         "https://a b",
@@ -93,6 +98,7 @@ def test_an_address_is_shown_without_a_password_or_a_query():
     assert len(shown_address("https://" + "a" * 5000)) < 200
 
 
+@example("HTTP://0[::]")
 @given(st.text() | st.text("htps:/[].@1:wf0\\", max_size=30).map("https://".__add__))
 def test_any_text_is_judged_and_what_is_right_can_be_connected_to(text):
     shown_address(text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from neo_async.model.address import is_loopback
+from neo_async.model.address import host_in_brackets, is_loopback
 
 
 def foreign_page(headers: Mapping[str, str], method: str, *, on_loopback: bool) -> str | None:
@@ -45,6 +45,8 @@ def _host_of(authority: str) -> str:
     if any(mark in authority for mark in "/?#@"):
         return ""
     try:
+        if "[" in authority:
+            return host_in_brackets(authority)
         return urlsplit(f"//{authority}").hostname or ""
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # no IPv6 address in the brackets
         return ""
