@@ -21,7 +21,7 @@ funds. Times are aware datetimes, or Unix seconds. Regular hours, by India's clo
 
 The later closes of derivatives follow from the closing auction of the shares that they are on
 (SEBI, circulars of 16 January and 15 October 2026). That auction, agricultural commodities and
-contracts that stop earlier on their last day are not told apart.
+contracts that stop earlier on their last day are not distinguished.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Calendar:
 
     def holidays(self, segment: str, year: int) -> dict[date, str]:
         """Return the names of the weekdays of a year on which a market has not its regular hours,
-        by day. `sessions` tells what it has instead."""
+        by day. `sessions` returns what it has instead."""
         market = _market(segment)
         if type(year) is not int or not date.min.year <= year <= date.max.year:
             raise UsageError(f"year={year!r}: must be a year, such as 2026")

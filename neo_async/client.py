@@ -78,7 +78,7 @@ class NeoClient:
 
     Without arguments, account and server are those of the environment (NEO_UCC and the like;
     NEO_LOGIN_URL leads to another server, such as an exchange on this machine for trading on
-    paper). `is_paper` and the log line of the login tell which it is.
+    paper). `is_paper` and the log line of the login say which it is.
 
     Belongs to the event loop in which it logs in, and needs nothing else of it.
     """

@@ -179,8 +179,8 @@ class OnExit(StrEnum):
     applications are left alone, and so are the exit orders of plans, which protect positions."""
     SQUARE_OFF = "square_off"
     """Open orders are cancelled as by CANCEL, exits of plans included, and then every position of
-    the account is closed at the market, whoever opened it; what is left after 20 s is logged as an
-    error."""
+    the account is closed at the market, also what another application opened; what is left after
+    20 s is logged as an error."""
 
 
 class Durability(StrEnum):

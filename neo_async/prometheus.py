@@ -60,7 +60,7 @@ _collectors: WeakKeyDictionary[CollectorRegistry, ClientCollector] = WeakKeyDict
 
 def register(client: NeoClient, registry: CollectorRegistry = REGISTRY) -> None:
     """Add the metrics of a client to a registry. Any number of clients may be in one registry: the
-    label `ucc` tells them apart, and a second client of an account replaces the first."""
+    label `ucc` distinguishes them, and a second client of an account replaces the first."""
     collector = _collectors.get(registry)
     if collector is None:
         collector = _collectors[registry] = ClientCollector()

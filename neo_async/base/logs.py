@@ -2,7 +2,7 @@
 
 Users set levels and handlers by these names, so they do not change when a module moves. Every line
 of a client begins with the client code of its account, and has it as the field `ucc` of the record:
-two clients in one process can be told apart in any format. A formatter finds `action`, `client_tag`
+two clients in one process are distinguished in any format. A formatter finds `action`, `client_tag`
 and `order_number` on the record of a line about an order; a field that is not known is empty.
 """
 

@@ -1,4 +1,4 @@
-"""What `neo-async exchange` tells its user, and the environment that leads other shells to it.
+"""What `neo-async exchange` prints for its user, and the environment that leads other shells to it.
 
 Everything on stderr is a comment to a shell, so that a file of it can be sourced.
 """
@@ -92,7 +92,7 @@ def _variables(exchange: Exchange, ca_file: str) -> Iterator[tuple[str, str]]:
 
 
 def greeting(exchange: Exchange, ca_file: str, environment: Path | None) -> list[str]:
-    """Return what a person at a terminal is told, in lines of 80 columns where the addresses
+    """Return what is printed at a terminal, in lines of 80 columns where the addresses
     allow."""
     first, *others = (account.ucc for account in exchange.accounts)
     lines = [

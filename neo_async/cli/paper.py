@@ -45,8 +45,8 @@ def price(
     ],
 ) -> None:
     """Print a trade at a price: orders that it passes are filled, the market goes on from there."""
-    told = _call("POST", "price", {"instrument": instrument, "price": rupees})
-    output.echo(f"{told['segment']}:{told['symbol']} traded at {money(told['price'])}")
+    answer = _call("POST", "price", {"instrument": instrument, "price": rupees})
+    output.echo(f"{answer['segment']}:{answer['symbol']} traded at {money(answer['price'])}")
 
 
 @paper.command(cls=Command)
@@ -67,8 +67,8 @@ def credit(
 ) -> None:
     """Pay into a virtual account at the exchange's bank."""
     form = {"virtualAccountNumber": account, "amount": rupees, "mode": mode, "count": count}
-    told = _call("POST", "bank/credit", form)
-    output.echo(f"paid in, reference {told['transactionReference']}")
+    answer = _call("POST", "bank/credit", form)
+    output.echo(f"paid in, reference {answer['transactionReference']}")
 
 
 @paper.command(cls=Command)
@@ -127,8 +127,8 @@ def settings(
     from neo_async.exchange.switches import read_switches
 
     values = read_switches(changes)
-    told = _call("POST", "settings", values)
-    _print({name: told[name] for name in values})
+    answer = _call("POST", "settings", values)
+    _print({name: answer[name] for name in values})
 
 
 @paper.command(cls=Command)

@@ -40,7 +40,7 @@ class OrderChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class OrderObserver(Protocol):
-    """Is told of what reports show of an order, once each."""
+    """Receives each change that reports show of an order, once."""
 
     def state_changed(self, order: Order) -> None:
         """`order.history` has one more entry."""

@@ -71,7 +71,7 @@ class OrderCache:
     ) -> None:
         """A book is due when no message has come about an open order for `quiet` seconds. `clock`
         gives Unix seconds. `on_missed_fill` is called with every row of a book that shows a fill
-        which no message has reported. `observer` is told of every change of an order."""
+        which no message has reported. `observer` receives every change of an order."""
         self.log = log or logger_of(logs.ORDERS)
         self.observer = observer
         self.clock = clock

@@ -58,7 +58,7 @@ _CANCEL = Kind.CANCEL
 _REFUSED = {Outcome.REJECTED: "refused", Outcome.NOT_SENT: "not sent"}
 
 _NOT_FOUND = 1006
-"""Code of the broker for an order that is final or not found; it does not tell them apart."""
+"""Code of the broker for an order that is final or not found; it does not distinguish them."""
 
 PATIENCE = 60.0
 """Seconds after the end of the resolution timeout for which a caller waits for an order book. A

@@ -125,7 +125,7 @@ class InstrumentResolver:
         return segment, text
 
     def _underlying_name(self, name: InstrumentLike) -> tuple[Segment | None, str]:
-        """Return the segment of the contracts, where the name tells it, and the underlying."""
+        """Return the segment of the contracts, where the name holds it, and the underlying."""
         if isinstance(name, Instrument):
             return DERIVATIVES.get(name.segment, name.segment), name.name
         segment, text = read_name(key_of(name) or name)

@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run an `async def` test that has a fixture of this plugin and that nobody else runs."""
+    """Run an `async def` test that has a fixture of this plugin and that no other plugin runs."""
     runner = pyfuncitem.stash.get(_RUNNER, None)
     if runner is None:
         return None

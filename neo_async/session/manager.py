@@ -270,8 +270,8 @@ class SessionManager:
         self._log.info("%s %s at %s: %s%s", what, session.ucc, session.base_url, where, how)
 
     async def _is_alive(self, session: Session) -> bool:
-        """Return whether the broker accepts a session that was kept; also where its server is not
-        in a state to tell. One that cannot be reached may have moved: a login gives its address."""
+        """Return whether the broker accepts a session that was kept; also where its server gives
+        no usable answer. One that cannot be reached may have moved: a login gives its address."""
         try:
             self._check(session)
             start = await Start(self.limiter, Kind.CANCEL, first=True).take()

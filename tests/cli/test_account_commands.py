@@ -38,10 +38,10 @@ def test_one_login_serves_many_commands(exchange: Exchange, cache: Path, invoke:
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
-def test_login_tells_who_is_logged_in_where(exchange: Exchange, invoke: Invoke) -> None:
+def test_login_prints_who_is_logged_in_where(exchange: Exchange, invoke: Invoke) -> None:
     ucc, base_url = exchange.credentials.ucc, exchange.base_url
-    told = f"logged in as {ucc} at {base_url}: paper; available 1,000,000.00\n"
-    assert invoke("login").everything == told
+    printed = f"logged in as {ucc} at {base_url}: paper; available 1,000,000.00\n"
+    assert invoke("login").everything == printed
     assert json.loads(invoke("login", "--json").stdout) == {
         "ucc": ucc,
         "base_url": base_url,

@@ -225,17 +225,17 @@ def interrupted(arguments: tuple[str, ...], *, at: str) -> tuple[int, str]:
             if at in line:
                 process.send_signal(signal.SIGINT)
                 break
-        _, told = process.communicate(timeout=20)
-    return process.returncode, told
+        _, printed = process.communicate(timeout=20)
+    return process.returncode, printed
 
 
 @needs_signals
 def test_an_interruption_says_that_the_entry_stays(exchange: Exchange) -> None:
-    code, told = interrupted((*BRACKET, "--yes"), at="entering")
+    code, printed = interrupted((*BRACKET, "--yes"), at="entering")
     (entry,) = exchange.market.ledger
     assert code == 130
-    assert f"the entry {entry.number} stays open at the broker, and what fills of it" in told
-    assert "the plan ends here, as it is in no journal, and nothing watches its target" in told
+    assert f"the entry {entry.number} stays open at the broker, and what fills of it" in printed
+    assert "the plan ends here, as it is in no journal, and nothing watches its target" in printed
     assert not entry.status.is_final
 
 
@@ -246,10 +246,10 @@ def test_a_plan_goes_on_from_its_journal(
     journal = tmp_path / "orders.db"
     kept = ("--journal", str(journal))
     with trading(exchange, entry="2095", then="2099"):
-        code, told = interrupted((*BRACKET, *kept, "--yes"), at="5 held")
+        code, printed = interrupted((*BRACKET, *kept, "--yes"), at="5 held")
     (plan,) = json.loads(invoke("exits", *kept, "--json").stdout)
     assert code == 130
-    assert f"neo-async exits --journal {journal} --resume" in told
+    assert f"neo-async exits --journal {journal} --resume" in printed
     assert (plan["account"], plan["status"]) == (exchange.credentials.ucc, "open")
     with trading(exchange, entry=None, then="2040"):
         outcome = invoke("exits", *kept, "--resume")
@@ -393,7 +393,7 @@ async def test_the_plans_of_a_journal_are_shown_while_it_is_written(
     assert [(row["plan"], row["side"]) for row in rows] == [("first", "buy"), ("trigg", "sell")]
 
 
-async def test_accounts_are_told_apart(invoke: Invoke, tmp_path: Path) -> None:
+async def test_accounts_are_distinguished(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     for ucc in ("ABC12", "XYZ99"):
         await (await written(path, [plan_state(f"of{ucc[0].lower()}xx")], ucc)).close()
@@ -460,7 +460,7 @@ def test_square_off_asks_nobody_without_a_terminal(exchange: Exchange, invoke: I
 
 def test_what_is_left_exits_with_1(exchange: Exchange, invoke: Invoke) -> None:
     buy(exchange, invoke)
-    # Nobody buys: there are no market makers, and no trade prints.
+    # There is no buyer: there are no market makers, and no trade prints.
     outcome = invoke("square-off", "--yes", "--timeout", "4", "--json")
     assert outcome.exit_code == 1
     (row,) = json.loads(outcome.stdout)

@@ -53,8 +53,8 @@ def test_the_clock_is_shown_and_moved(exchange: Exchange, run: Paper) -> None:
 
 def test_settings_and_faults_are_shown_and_set(exchange: Exchange, run: Paper) -> None:
     assert json.loads(run("settings").stdout)["covered_orders"] is False
-    told = run("settings", "covered_orders=true", "interval=0.2")
-    assert json.loads(told.stdout) == {"covered_orders": True, "interval": 0.2}
+    answer = run("settings", "covered_orders=true", "interval=0.2")
+    assert json.loads(answer.stdout) == {"covered_orders": True, "interval": 0.2}
     assert exchange.market.rules.covered_orders
     refused = run("settings", "covered_order=true")
     assert (refused.exit_code, "the nearest is covered_orders" in refused.everything) == (2, True)

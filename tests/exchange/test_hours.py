@@ -84,19 +84,19 @@ async def test_the_market_feed_tells_when_segments_open_and_close() -> None:
     async with trading(rules=KEPT, clock=clock) as caller, market_reader(caller) as reader:
         segments = {segment.value for segment in caller.exchange.market.segments}
         await reader.send({"event": "subscribeExchange"})
-        assert await told(reader, segments) == dict.fromkeys(segments, MarketState.CLOSED)
+        assert await states_of(reader, segments) == dict.fromkeys(segments, MarketState.CLOSED)
         await moved_to(caller, "2026-11-23T09:15:00")
-        assert await told(reader, segments) == dict.fromkeys(segments, MarketState.OPEN)
+        assert await states_of(reader, segments) == dict.fromkeys(segments, MarketState.OPEN)
         await moved_to(caller, "2026-11-23T15:30:00")
         shares = {"nse_cm", "bse_cm"}
-        assert await told(reader, shares) == dict.fromkeys(shares, MarketState.CLOSED)
+        assert await states_of(reader, shares) == dict.fromkeys(shares, MarketState.CLOSED)
         await moved_to(caller, "2026-11-23T15:40:00")
         closed = segments - {"mcx_fo"} - shares
-        assert await told(reader, closed) == dict.fromkeys(closed, MarketState.CLOSED)
+        assert await states_of(reader, closed) == dict.fromkeys(closed, MarketState.CLOSED)
 
 
-async def told(reader: MarketReader, segments: set[str]) -> dict[str, int]:
-    """Segment to the state that it is next told to be in."""
+async def states_of(reader: MarketReader, segments: set[str]) -> dict[str, int]:
+    """Return the next state of each segment that the feed reports."""
     states: dict[str, int] = {}
     while states.keys() != segments:
         for status in await reader.ticks():
@@ -150,9 +150,9 @@ async def test_on_a_holiday_orders_are_refused_and_the_feed_says_closed() -> Non
         assert (refused["stCode"], refused["errMsg"]) == (1008, "market closed")
         segments = {segment.value for segment in caller.exchange.market.segments}
         await reader.send({"event": "subscribeExchange"})
-        assert await told(reader, segments) == dict.fromkeys(segments, MarketState.CLOSED)
+        assert await states_of(reader, segments) == dict.fromkeys(segments, MarketState.CLOSED)
         await moved_to(caller, "2026-11-24T17:00:00")  # MCX has an evening session
-        assert await told(reader, {"mcx_fo"}) == {"mcx_fo": MarketState.OPEN}
+        assert await states_of(reader, {"mcx_fo"}) == {"mcx_fo": MarketState.OPEN}
         await moved_to(caller, "2026-11-25T09:15:00")
         await caller.log_in_again()
         await caller.placed(ig="day after", pr="38.00")

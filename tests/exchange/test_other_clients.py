@@ -121,8 +121,8 @@ async def test_both_feeds_are_served_below_the_base_url_too() -> None:
             )
             assert (await orders.receive(5)).type is aiohttp.WSMsgType.TEXT
             number = await caller.placed()
-            told = await orders.receive(5)
-            assert number in told.data
+            message = await orders.receive(5)
+            assert number in message.data
         async with caller.http.ws_connect(f"{below}/apifeed") as market:
             assert not market.closed
             await market.send_str("not a frame")

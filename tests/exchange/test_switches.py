@@ -56,7 +56,7 @@ def test_every_kind_of_setting_is_read_from_text(text: str, group: str, value: o
     )
 
 
-def test_every_setting_survives_being_told_and_set_again() -> None:
+def test_every_setting_can_be_read_and_set_again() -> None:
     before = Behaviour()
     for group, struct in GROUPS.items():
         for name in struct.__struct_fields__:
@@ -89,8 +89,8 @@ async def test_a_setting_changes_what_happens_next_and_survives_a_reset() -> Non
     async with trading() as caller:
         cover = {"pc": "CO", "tp": "37.00"}
         assert (await caller.place(**cover)).json()["stCode"] == 1017
-        told = (await caller.admin("POST", "settings", json={"covered_orders": True})).json()
-        assert told["covered_orders"] is True
+        settings = (await caller.admin("POST", "settings", json={"covered_orders": True})).json()
+        assert settings["covered_orders"] is True
         assert (await caller.place(**cover)).json()["stat"] == "Ok"
         await caller.admin("POST", "reset")
         assert (await caller.place(**cover)).json()["stat"] == "Ok"

@@ -24,7 +24,7 @@ BEYOND = 1.2
 
 
 class BracketReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the demo's bracket."""
+    """The outcome of the demo's bracket."""
 
     symbol: str
     quantity: int
@@ -74,7 +74,7 @@ def exit_line(order: Order) -> DemoOrder:
 
 
 def report(exit_plan: ExitPlan, net: int) -> BracketReport:
-    """Return what became of a bracket, whose position has this net quantity."""
+    """Return the outcome of a bracket, whose position has this net quantity."""
     change = exit_plan.snapshot()
     return BracketReport(
         symbol=change.symbol,
