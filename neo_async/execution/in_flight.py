@@ -272,7 +272,7 @@ class InFlightOrders:
 
     def _apply_tagged(self, tag: str, rows: Iterable[OrderRow]) -> None:
         """Apply all rows of a report that have one client tag."""
-        known = self._cache.by_tag(tag)
+        known = self._cache.tags.find(tag)
         by_number = {} if known is None else {known.number: known}
         for row in without_legs(rows, None if known is None else known.number):
             by_number[row.number] = self._cache.register(row)

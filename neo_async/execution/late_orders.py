@@ -78,7 +78,7 @@ class LateOrders:
         """Return whether an order with this tag and number may be a late or a second order."""
         if client_tag in self._watched:
             return True
-        known = self._cache.by_tag(client_tag)
+        known = self._cache.tags.find(client_tag)
         if known is None or known.number == number or number in self._second_orders:
             return False
         # The tags that the broker makes itself have beginnings in common: only an own order's tag

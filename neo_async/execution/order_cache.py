@@ -23,11 +23,11 @@ from neo_async.errors import ProtocolError
 from neo_async.execution.order import Order, OrderObserver, OrderWaiters
 from neo_async.execution.order_days import OrderDays, date_in
 from neo_async.execution.reports import as_order_row, in_slices, reported_terms
+from neo_async.execution.tag_index import TagIndex
 from neo_async.execution.terms_change import TermsChange
 from neo_async.execution.uncertainty import Uncertainty
 from neo_async.model.orders import HistoryRow, OrderRow
 from neo_async.model.updates import OrderUpdate, PositionUpdate
-from neo_async.wire.tags import without_suffix
 
 FINAL_ORDERS_KEPT = 10_000
 """Number of final orders that stay in memory; those that became final first are forgotten first."""
@@ -79,8 +79,8 @@ class OrderCache:
         self._on_missed_fill = on_missed_fill
         self._orders: dict[str, Order] = {}
         """Registered orders in memory, by number."""
-        self._by_tag: dict[str, Order] = {}
-        """The same by client tag, as placed: without what the broker appends."""
+        self.tags = TagIndex()
+        """The same by client tag."""
         self._own: set[str] = set()
         self._open: OrderedDict[str, Order] = OrderedDict()
         """Open orders by number; the one whose last message is oldest comes first."""
@@ -159,7 +159,7 @@ class OrderCache:
         order.placed_ns = order.placed_ns or int(self.clock() * 1e9)
         order.waiters, order.observer = self.waiters, self.observer
         self._orders[number] = order
-        self._index(order)
+        self.tags.add(order)
         order.registered_at = order.last_update_at = _now()
         if (external := self._uncertainty.external.pop(number, None)) is not None:
             for row in external.updates:
@@ -179,37 +179,17 @@ class OrderCache:
             return self._held_elsewhere.get(number)
         return order
 
-    def by_tag(self, client_tag: str) -> Order | None:
-        """Return the registered order that carries this client tag, with or without the suffix of a
-        cancel; of several, the one that was registered first."""
-        return self._by_tag.get(without_suffix(client_tag))
-
     def find(self, client_tag: str, number: str) -> Order | None:
         """Return the registered order with this client tag, or with this number where the tag is
         empty."""
-        return self.by_tag(client_tag) if client_tag else self.get(number)
-
-    @property
-    def tags(self) -> Iterable[str]:
-        """Client tags of the registered orders, as placed."""
-        return self._by_tag.keys()
+        return self.tags.find(client_tag) if client_tag else self.get(number)
 
     def retag(self, order: Order, client_tag: str) -> None:
         """Give an order another client tag: the one that it carries at the broker."""
         before, order.client_tag = order.client_tag, client_tag
         if before != client_tag and self._orders.get(order.number) is order:
-            self._unindex(order, before)
-            self._index(order)
-
-    def _index(self, order: Order) -> None:
-        tag = order.client_tag
-        if tag:
-            self._by_tag.setdefault(without_suffix(tag) if "-" in tag else tag, order)
-
-    def _unindex(self, order: Order, client_tag: str) -> None:
-        tag = without_suffix(client_tag)
-        if self._by_tag.get(tag) is order:
-            del self._by_tag[tag]
+            self.tags.remove(order, before)
+            self.tags.add(order)
 
     def register(
         self, row: OrderRow, *, client_tag: str = "", requested_at: float = -math.inf
@@ -402,7 +382,7 @@ class OrderCache:
             self._final.append(number)
             return
         del self._orders[number]
-        self._unindex(order, order.client_tag)
+        self.tags.remove(order, order.client_tag)
         self._forgotten.add(number)
         self._has_forgotten = True
         self._held_elsewhere[number] = order
@@ -412,7 +392,7 @@ class OrderCache:
         self._orders[order.number] = order
         self._forgotten.discard(order.number)
         self._held_elsewhere.pop(order.number, None)
-        self._index(order)
+        self.tags.add(order)
 
     # --- days ---------------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class PlanBook:
 
     def new_id(self) -> str:
         """Return an id that no plan of the account has: an order of today may carry it."""
-        used = {found[0] for tag in self._engine.cache.tags if (found := step_of(own_tag(tag)))}
+        used = {found[0] for tag in self._engine.cache.tags.own_tags if (found := step_of(tag))}
         while True:
             plan = "".join(secrets.choice(_ALPHABET) for _ in range(PLAN_ID_LENGTH))
             if plan not in used and plan not in self.plans and plan not in self.triggers:
@@ -328,14 +328,11 @@ class PlanBook:
             log.error("plan %s has ended, and nothing exits its late order %r", found[0], order)
 
     def _find_orders(self, tag: str, numbers: Iterable[str]) -> list[Order]:
-        """Return the registered orders with these numbers, and those whose client tag begins with
-        the caller's part `tag`."""
+        """Return the registered orders with these numbers, and those whose client tag has the
+        caller's part `tag`."""
         cache = self._engine.cache
         known = {number: order for number in numbers if (order := cache.get(number))}
-        for order in cache.orders.values():
-            if own_tag(order.client_tag) == tag:
-                known[order.number] = order
-        return list(known.values())
+        return list((known | {one.number: one for one in cache.tags.with_own_tag(tag)}).values())
 
     async def _closable(self, state: PlanState) -> int:
         """Return the net quantity of a plan's position that no other plan exits."""

@@ -312,21 +312,21 @@ async def test_an_external_order_is_registered_from_the_feed() -> None:
 def test_an_order_is_found_by_its_tag_after_retagging_and_until_it_is_dropped() -> None:
     cache = OrderCache(kept=2)
     order = order_of(cache, client_tag="own_abc1230000")
-    assert cache.by_tag("own_abc1230000") is order
-    assert cache.by_tag("own_abc1230000-17") is order
-    assert cache.by_tag("") is None
+    assert cache.tags.find("own_abc1230000") is order
+    assert cache.tags.find("own_abc1230000-17") is order
+    assert cache.tags.find("") is None
     cache.retag(order, "own_abc1230001")
-    assert cache.by_tag("own_abc1230000") is None
-    assert cache.by_tag("own_abc1230001") is order
+    assert cache.tags.find("own_abc1230000") is None
+    assert cache.tags.find("own_abc1230001") is order
     second = order_of(cache, number="2", client_tag="own_abc1230001")
-    assert cache.by_tag("own_abc1230001") is order
+    assert cache.tags.find("own_abc1230001") is order
     cache.retag(second, "own_abc1230002")
-    assert cache.by_tag("own_abc1230001") is order
+    assert cache.tags.find("own_abc1230001") is order
     cache.apply([row("complete", QUANTITY, 39.0)])
     for number in ("3", "4", "5"):
         order_of(cache, number=number, client_tag=f"other{number}")
         cache.apply([row("complete", QUANTITY, 39.0, number=number)])
-    assert cache.by_tag("own_abc1230001") is None
+    assert cache.tags.find("own_abc1230001") is None
 
 
 async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> None:
@@ -337,7 +337,7 @@ async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> No
         held = broker.order()
         broker.send("cancelled", 5)
         for number in range(2, 30):
-            broker.order(number=str(number), client_tag=f"tag{number}")
+            broker.order(number=str(number), client_tag=f"tag{number}_x")
             broker.send("complete", 5, nOrdNo=str(number), fldQty=10, avgPrc="39.00")
         gc.collect()
         resting = broker.order(number="99", client_tag="tag99")
@@ -352,7 +352,7 @@ async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> No
         assert held.status is OrderStatus.OPEN
         assert cache.open_orders == [resting, held]
         assert cache.orders["1"] is held
-        assert cache.by_tag(held.client_tag) is held
+        assert cache.tags.find(held.client_tag) is held
         broker.send("complete", 7, fldQty=10, avgPrc="39.00")
         assert cache.open_orders == [resting]
         # A book that still shows an unregistered order as open counts for a search for it.
@@ -363,10 +363,11 @@ async def test_final_orders_leave_the_memory_and_held_objects_stay_right() -> No
 def test_final_orders_beyond_the_number_that_is_kept_are_dropped() -> None:
     cache = OrderCache(kept=100)
     for number in range(3000):
-        order_of(cache, number=str(number), client_tag=f"tag{number}")
+        order_of(cache, number=str(number), client_tag=f"tag{number}_x")
         cache.apply([row("complete", QUANTITY, 39.0, number=str(number))])
     gc.collect()
-    assert len(cache.orders) == len(cache._by_tag) == len(cache._final) == 100
+    assert len(cache.orders) == len(cache._final) == 100
+    assert len(cache.tags._by_tag) == len(list(cache.tags.own_tags)) == 100
     assert len(cache._held_elsewhere) == 0
 
 
