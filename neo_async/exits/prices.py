@@ -60,7 +60,7 @@ class PlanPrices:
         self._priced_at[instrument] = asyncio.get_running_loop().time()
         if self._feed is None:
             self._feed = self._new_feed(self._on_tick)
-            self._start(self._connect(self._feed))
+            self._feed.start()
         self._start(self._subscribe(instrument))
         if self._task is None:
             self._task = asyncio.create_task(self._poll(), name="prices of exit plans")
@@ -99,9 +99,6 @@ class PlanPrices:
         task = asyncio.ensure_future(work)
         self._subscriptions.add(task)
         task.add_done_callback(self._subscriptions.discard)
-
-    async def _connect(self, feed: MarketFeed[LiteTick]) -> None:
-        await feed.__aenter__()
 
     async def _subscribe(self, instrument: str) -> None:
         assert self._feed is not None

@@ -95,6 +95,8 @@ class TriggerState(msgspec.Struct, kw_only=True, tag="trigger"):
     until: date | None = None
     """Last day on which it may place the order; None has no last day."""
     status: TriggerStatus = TriggerStatus.WAITING
+    placed_on: date | None = None
+    """Day in India on which the placement of the order began; None before it."""
     number: str = ""
     """Number of the order; empty before it is placed."""
     reason: str = ""
@@ -138,7 +140,8 @@ class PriceTrigger:
         self._reached = asyncio.Event()
         self._is_early = False
         """Whether the order was refused while its market was closed."""
-        self._ended = asyncio.Event()
+        self._stopped = asyncio.Event()
+        """Set when the trigger is final, and between a logout and the next login."""
         self.order: Order | None = None
         """The order, once it is placed."""
 
@@ -169,10 +172,12 @@ class PriceTrigger:
 
     async def wait(self, *, timeout: float | None = None) -> TriggerStatus:
         """Wait until the trigger is final, and return its state. Raises TimeoutError after
-        `timeout` seconds."""
+        `timeout` seconds, and NotLoggedIn at a logout."""
         async with asyncio.timeout(timeout):
-            await self._ended.wait()
-        return self._state.status
+            await self._stopped.wait()
+        if not self.status.is_final:
+            raise NotLoggedIn(f"logged out while trigger {self.id} was waited for")
+        return self.status
 
     def __repr__(self) -> str:
         state = self._state
@@ -191,21 +196,33 @@ class PriceTrigger:
             self._reached.set()
 
     def take_up(self) -> None:
-        """Go on with a trigger after a login. Its placement, if there was one, has an outcome by
-        now: an order with its tag, or none, and then it waits for the price again."""
-        if self._state.status is not TriggerStatus.PLACING or self._is_running:
+        """Go on with a trigger after a login. A placement of today has an outcome by now: an order
+        with its tag, or none, and then it waits for the price again. That of an earlier day may
+        have been taken, and nothing that the broker lists today shows it."""
+        state = self._state
+        if state.status is not TriggerStatus.PLACING or self._is_running:
             return
         found = self._find_orders(entry_tag(self.id), [])
         if found:
             self._placed(found[0])
+        elif state.placed_on is not None and state.placed_on < date_of(self._clock()):
+            self._fail(
+                f"the process ended while its order was placed on {state.placed_on}: whether the "
+                "broker took it is not known, compare the trade book of that day"
+            )
         else:
-            self._state.status = TriggerStatus.WAITING
+            state.status = TriggerStatus.WAITING
 
     def start(self) -> None:
         """Start the trigger's task, unless it runs or the trigger is final."""
         self._is_stopped = False
-        if not self._is_running and not self._state.status.is_final:
-            self._task = asyncio.create_task(self._run(), name=f"price trigger {self.id}")
+        if self.status.is_final:
+            return
+        self._stopped.clear()
+        if not self._is_running:
+            self._task = asyncio.create_task(
+                self._run_to_the_end(), name=f"price trigger {self.id}"
+            )
 
     async def stop(self) -> None:
         """Stop waiting for the price: the trigger goes on after the next login. A placement under
@@ -214,10 +231,19 @@ class PriceTrigger:
         if self._task is not None and self._state.status is TriggerStatus.WAITING:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._stopped.set()
 
     @property
     def _is_running(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    async def _run_to_the_end(self) -> None:
+        """Run the trigger. An error in here must not end it in silence."""
+        try:
+            await self._run()
+        except Exception as error:
+            log.exception("trigger %s stops", self.id)
+            self._fail(f"an error of this client, {error!r}")
 
     async def _run(self) -> None:
         while self._state.status is TriggerStatus.WAITING and not self._is_stopped:
@@ -243,7 +269,7 @@ class PriceTrigger:
 
     async def _place_order(self) -> None:
         state = self._state
-        state.status = TriggerStatus.PLACING
+        state.status, state.placed_on = TriggerStatus.PLACING, date_of(self._clock())
         self._write(state)
         try:
             self._placed(await self._place(state.order.request(entry_tag(state.id))))
@@ -251,8 +277,7 @@ class PriceTrigger:
             self._wait_again()
         except OutcomeUnknown as error:
             log.error("trigger %s: %s", state.id, error)
-            state.reason = str(error)
-            self._end(TriggerStatus.FAILED)
+            self._fail(str(error))
         except NeoError as error:
             if self._opens_in():
                 # The market is closed: it is tried again once the price is there in its hours.
@@ -260,8 +285,7 @@ class PriceTrigger:
                 self._is_early = True
                 self._wait_again()
                 return
-            state.reason = str(error)
-            self._end(TriggerStatus.FAILED)
+            self._fail(str(error))
 
     def _wait_again(self) -> None:
         self._state.status = TriggerStatus.WAITING
@@ -273,6 +297,10 @@ class PriceTrigger:
         self._state.number = order.number
         self._end(TriggerStatus.PLACED)
 
+    def _fail(self, reason: str) -> None:
+        self._state.reason = reason
+        self._end(TriggerStatus.FAILED)
+
     def _end(self, status: TriggerStatus) -> None:
         state = self._state
         state.status = status
@@ -280,5 +308,5 @@ class PriceTrigger:
         level = logging.WARNING if status is TriggerStatus.FAILED else logging.INFO
         why = f" ({state.reason})" if state.reason else ""
         log.log(level, "trigger %s of %s: %s%s", state.id, state.instrument, status, why)
-        self._ended.set()
+        self._stopped.set()
         self._on_end(self)

@@ -166,6 +166,55 @@ async def test_a_crash_while_it_was_placing_places_nothing_twice(was_accepted: b
     assert len(broker.requests) == (0 if was_accepted else 1)
 
 
+async def test_a_crash_while_it_was_placing_on_an_earlier_day_places_nothing() -> None:
+    """The order book of today does not show how yesterday's order ended."""
+    broker = Placements("1002")
+    yesterday = date.fromtimestamp(now() + 19_800 - 86_400)
+    trigger = trigger_of(broker, status=TriggerStatus.PLACING, placed_on=yesterday)
+    trigger.take_up()
+    trigger.start()
+    trigger.on_price(D("41"))
+    assert await trigger.wait(timeout=1) is TriggerStatus.FAILED
+    assert trigger.reason == (
+        f"the process ended while its order was placed on {yesterday}: whether the broker took it "
+        "is not known, compare the trade book of that day"
+    )
+    assert not broker.requests
+    assert broker.states[-1].status is TriggerStatus.FAILED
+
+
+async def test_the_day_of_the_placement_is_written_before_it() -> None:
+    broker = Placements("1001")
+    trigger = trigger_of(broker)
+    trigger.start()
+    trigger.on_price(D("41"))
+    await trigger.wait(timeout=1)
+    assert broker.states[0].placed_on == date.fromtimestamp(now() + 19_800)
+
+
+async def test_an_error_of_the_client_ends_it_with_a_reason() -> None:
+    broker = Placements(RuntimeError("the disk is full"))
+    trigger = trigger_of(broker)
+    trigger.start()
+    trigger.on_price(D("41"))
+    assert await trigger.wait(timeout=1) is TriggerStatus.FAILED
+    assert "the disk is full" in trigger.reason
+
+
+async def test_a_logout_ends_the_waiting_for_it() -> None:
+    broker = Placements("1001")
+    trigger = trigger_of(broker)
+    trigger.start()
+    waiting = asyncio.create_task(trigger.wait())
+    await asyncio.sleep(1)
+    await trigger.stop()
+    with pytest.raises(NotLoggedIn, match="abcde"):
+        await asyncio.wait_for(waiting, 1)
+    trigger.start()
+    trigger.on_price(D("41"))
+    assert await trigger.wait(timeout=1) is TriggerStatus.PLACED
+
+
 def test_an_order_keeps_its_terms_in_the_journal() -> None:
     terms: OrderTerms = check_order(
         OrderRequest(
