@@ -453,6 +453,7 @@ class Exits:
         return PlanState(
             id=self._book.new_id(),
             terms=terms,
+            day=date_of(self._clock()),
             entry_quantity=quantity,
             stop=terms.stop,
             aim=Aim.TARGET if rests_target else Aim.STOP,

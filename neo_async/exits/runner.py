@@ -261,8 +261,7 @@ class PlanRunner:
     def _take_up_without_entry(self) -> None:
         """Go on although no report of today shows the entry."""
         state = self.state
-        is_old = state.day is not None and state.day < date_of(self._clock())
-        if not is_old:
+        if state.day == date_of(self._clock()):
             self.end("the process ended before the entry was placed")
         elif state.entry_filled:
             state.is_entry_final = True
@@ -368,9 +367,6 @@ class PlanRunner:
         """Where a new day has begun, have the plan go on at the open, or end with its last day."""
         state, today = self.state, date_of(self._clock())
         if state.status.is_final or state.day == today:
-            return
-        if state.day is None:
-            state.day = today
             return
         begin_day(state, self.timers, today, now + self._opens_in(state))
         if state.terms.until is not None and today > state.terms.until:

@@ -176,7 +176,7 @@ class PlanState(msgspec.Struct, kw_only=True, tag="plan"):
     id: str
     """Short id, unique in the account: it begins the client tags of the plan's orders."""
     terms: PlanTerms
-    day: date | None = None
+    day: date
     """Day in India on which the plan was last at work; its orders are of this day."""
     status: PlanStatus = PlanStatus.ENTERING
     entry_numbers: list[str] = []

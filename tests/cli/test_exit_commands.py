@@ -316,6 +316,7 @@ def plan_state(name: str, **fields: object) -> PlanState:
     state = PlanState(
         id=name,
         terms=terms,
+        day=date(2026, 11, 23),
         status=PlanStatus.OPEN,
         entry_quantity=5,
         entry_filled=5,

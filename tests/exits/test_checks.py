@@ -76,7 +76,7 @@ def test_what_cannot_be_is_refused_with_its_value(
 
 def test_a_stop_that_is_added_later_gets_the_distance_of_its_limit() -> None:
     terms = terms_of({"target": "40"})
-    state = PlanState(id="abc", terms=terms, stop=None)
+    state = PlanState(id="abc", terms=terms, day=date(2026, 11, 23), stop=None)
     unset = msgspec.UNSET
     changed = changed_terms(state, D("39"), instrument(), stop="38.50", target=unset, trail=unset)
     assert changed.stop_limit == terms_of({"stop": "38.50"}).stop_limit > 0
@@ -91,7 +91,7 @@ def test_the_limit_of_a_long_stop_is_always_a_price(
     stop: Decimal, later: Decimal, limit: Decimal | None
 ) -> None:
     terms = terms_of({"stop": stop, "stop_limit": limit})
-    state = PlanState(id="abc", terms=terms, stop=terms.stop)
+    state = PlanState(id="abc", terms=terms, day=date(2026, 11, 23), stop=terms.stop)
     assert 0 < exit_terms(state).price <= stop
     state.terms = changed_terms(
         state, D("39"), instrument(), stop=later, target=msgspec.UNSET, trail=msgspec.UNSET

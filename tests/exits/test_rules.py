@@ -47,6 +47,7 @@ from neo_async.exits.state import (
 from neo_async.model.enums import OrderType, Product, Segment, Side
 
 D = Decimal
+DAY = date(2026, 11, 23)
 
 
 def terms(**changes):
@@ -67,7 +68,7 @@ def terms(**changes):
 
 def plan(quantity=10, **changes):
     agreed = terms(**changes)
-    return PlanState(id="abc", terms=agreed, entry_quantity=quantity, stop=agreed.stop)
+    return PlanState(id="abc", terms=agreed, day=DAY, entry_quantity=quantity, stop=agreed.stop)
 
 
 def due(state, timers, now):
@@ -346,7 +347,9 @@ class Broker:
         )
         quantity = self.random.randint(1, 100)
         aim = Aim.TARGET if agreed.resting is Resting.TARGET and agreed.target else Aim.STOP
-        self.state = PlanState(id="p", terms=agreed, entry_quantity=quantity, stop=stop, aim=aim)
+        self.state = PlanState(
+            id="p", terms=agreed, day=DAY, entry_quantity=quantity, stop=stop, aim=aim
+        )
         self.timers = Timers()
         self.changes_type = self.random.random() < 0.7
         self.now, self.price = 0.0, D(100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -355,6 +356,34 @@ async def test_an_entry_of_an_earlier_day_whose_fills_are_not_known_fails_the_pl
             assert plan.state in (PlanStatus.FAILED, PlanStatus.CANCELLED)
         async with client_of(exchange, clock=clock, journal=tmp_path / "a.db") as neo:
             assert neo.exits.plans == []
+
+
+async def test_a_crash_while_an_entry_of_an_earlier_day_was_placed_fails_the_plan(
+    tmp_path: Path,
+) -> None:
+    """The broker may have taken the entry: nothing that it lists today shows that."""
+    clock = Days()
+    async with exchange_of(clock=clock, behaviour=HOURS) as exchange:
+        async with client_of(exchange, clock=clock, journal=tmp_path / "a.db") as neo:
+            await neo.instruments.load("nse_cm")
+            price(exchange, "39.20")
+            exchange.faults.set(Faults(calls=("orders",), hang_after=1.0))
+            entering = asyncio.create_task(
+                neo.exits.bracket(*ITBEES, Side.BUY, 10, **{**MIS, **STOPS, "product": "CNC"})
+            )
+            await eventually(lambda: exchange.market.ledger)
+            for end in ("", "-wal"):  # the journal as a crash leaves it
+                shutil.copy(tmp_path / f"a.db{end}", tmp_path / f"b.db{end}")
+            exchange.faults.set(Faults())
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+        clock.passed = DAYS
+        exchange.tick()
+        async with client_of(exchange, clock=clock, journal=tmp_path / "b.db") as neo:
+            (plan,) = neo.exits.plans
+            await plan.wait(timeout=600)
+            assert plan.state is PlanStatus.FAILED
+            assert "its entry is of 2026-11-23" in plan.reason
 
 
 async def test_a_plan_stands_up_at_the_next_open_of_a_client_that_stays_logged_in() -> None:
