@@ -11,7 +11,7 @@ import msgspec
 from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, Rejected
 from neo_async.execution.engine import ExecutionEngine, nameless_error
 from neo_async.execution.order import Order
-from neo_async.execution.order_arguments import named_instrument, order_of, request_of
+from neo_async.execution.order_arguments import order_of, request_of, selection
 from neo_async.execution.sender import Request
 from neo_async.execution.validation import check_against, check_bracket, check_tradable, slices
 from neo_async.market_data.instruments import Instruments
@@ -41,15 +41,10 @@ from neo_async.wire.rules import (
     check_change,
     check_number,
     check_order,
-    check_symbol,
     modify_form,
     place_form,
     read_order_type,
-    read_segment,
 )
-
-_WITH_LIMIT = [kind for kind in OrderType if kind.has_limit]
-_WITH_TRIGGER = [kind for kind in OrderType if kind.has_trigger]
 
 
 class Orders:
@@ -290,15 +285,9 @@ class Orders:
         order is of the symbol, and the scrip masters show that there is no such symbol, this raises
         InvalidOrder with the nearest ones.
         """
-        if instrument is not None:
-            if segment is not None or symbol is not None:
-                raise InvalidOrder("instrument", instrument, "stands alone: no segment, no symbol")
-            chosen = named_instrument(self._instruments, instrument)
-            segment, symbol = chosen.segment, chosen.symbol
-        if segment is not None:
-            segment = read_segment(segment)
-        if symbol is not None:
-            check_symbol(symbol)
+        segment, symbol = selection(
+            self._instruments, segment=segment, symbol=symbol, instrument=instrument
+        )
 
         def is_meant(one: Order | OrderRow) -> bool:
             return segment in (None, one.segment or segment) and symbol in (
@@ -403,9 +392,9 @@ class Orders:
         Raises InvalidOrder."""
         terms = msgspec.structs.replace(order.terms, **given)
         # The limit and the trigger of before are dropped where the new type has none.
-        if "price" not in given and terms.order_type not in _WITH_LIMIT:
+        if "price" not in given and not terms.order_type.has_limit:
             terms = msgspec.structs.replace(terms, price=None)
-        needs_trigger = terms.order_type in _WITH_TRIGGER or terms.product is Product.CO
+        needs_trigger = terms.order_type.has_trigger or terms.product is Product.CO
         if "trigger" not in given and not needs_trigger:
             terms = msgspec.structs.replace(terms, trigger=None)
         # A quantity that the caller did not give is not the caller's mistake: when all of it is

@@ -316,7 +316,7 @@ async def test_cancel_all_takes_what_is_working_of_a_segment_or_symbol() -> None
         )
         done = await place(*BUY, product=Product.MIS, price="39.00", validity=Validity.IOC)
 
-        by_symbol = await neo.orders.cancel_all(segment=Segment.NSE_CM, symbol="ITBEES-EQ")
+        by_symbol = await neo.orders.cancel_all(segment="NSE_CM", symbol="itbees-eq")
         assert {order.number for order in by_symbol if isinstance(order, Order)} == {
             order.number for order in (fund, stop, queued, cover)
         }
@@ -451,7 +451,7 @@ async def test_bad_input_names_its_field_and_never_reaches_the_server() -> None:
                 with pytest.raises(InvalidOrder, match="order number"):
                     await call
         with pytest.raises(InvalidOrder, match="symbol"):
-            await neo.orders.cancel_all(symbol="itbees")
+            await neo.orders.cancel_all(symbol="itbees?")
         with pytest.raises(UsageError, match="scrip master of nse_cm is not loaded"):
             await neo.portfolio.margin(
                 Segment.NSE_CM, "ITBEES-EQ", Side.BUY, 1, product=Product.CNC, price=39

@@ -41,6 +41,11 @@ def midnight(time: float) -> int:
     return day_number(time) * DAY_SECONDS - IST_SECONDS
 
 
+def seconds_to_midnight(time: float) -> float:
+    """Return the seconds until the next midnight in India."""
+    return DAY_SECONDS - second_of_day(time)
+
+
 def day_of(time: float) -> str:
     """Return the day in India at that time in the form with which order numbers begin, `261123`."""
     return in_india(time).strftime("%y%m%d")

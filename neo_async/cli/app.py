@@ -33,7 +33,7 @@ app = new_group(
         "NEO_TOTP_SECRET, or the account that --account names; NEO_LOGIN_URL and NEO_CA_FILE lead "
         "them to another server, such as neo-async exchange. The login is kept for the day, and "
         "shared with bots by NeoClient(session=True). Exit codes: 0 done, 1 the broker refused "
-        "or the network failed, 2 the command is not valid, 130 interrupted."
+        "or the network failed, 2 the command is not valid, 130 interrupted, 143 ended by SIGTERM."
     ),
 )
 

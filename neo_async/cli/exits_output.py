@@ -120,7 +120,7 @@ def print_plans(rows: Sequence[PlanChange], accounts: Sequence[str] = ()) -> Non
                 f"{row.open_quantity:,}/{row.quantity:,}",
                 Cell(f"{row.unprotected:,}", "red") if row.unprotected else NOTHING,
                 *map(_price, (row.entry_price, row.stop, row.target, row.trail)),
-                Cell(state_of(row), _STYLES.get(row.status, "")),
+                Cell(state_of(row), _STYLES[row.status]),
             )
             for row, account in zip(rows, accounts or [NOTHING] * len(rows), strict=True)
         ),

@@ -12,6 +12,7 @@ from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import Segment
 from neo_async.model.instruments import Instrument, InstrumentLike
 from neo_async.model.orders import OrderRequest
+from neo_async.wire.rules import check_symbol, read_segment
 
 _PAIR: Final = ("segment", "symbol")
 _NEEDED: Final = ("side", "quantity", "product")
@@ -82,6 +83,27 @@ def named_instrument(instruments: Instruments | None, name: InstrumentLike) -> I
         return check_tradable(instruments.resolve(name))
     except InvalidField as error:
         raise InvalidOrder(error.field, error.value, error.rule) from None
+
+
+def selection(
+    instruments: Instruments | None,
+    *,
+    segment: Segment | str | None,
+    symbol: str | None,
+    instrument: InstrumentLike | None,
+) -> tuple[Segment | None, str | None]:
+    """Return segment and symbol of the orders or positions that a call is about, None for any. The
+    symbol may be in lower case. Raises InvalidOrder."""
+    if instrument is not None:
+        if segment is not None or symbol is not None:
+            raise InvalidOrder("instrument", instrument, "stands alone: no segment, no symbol")
+        listed = named_instrument(instruments, instrument)
+        return listed.segment, listed.symbol
+    if isinstance(symbol, str):
+        symbol = symbol.upper()
+    if symbol is not None:
+        check_symbol(symbol)
+    return None if segment is None else read_segment(segment), symbol
 
 
 def order_of(

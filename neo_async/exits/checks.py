@@ -6,8 +6,7 @@ from __future__ import annotations
 import math
 from datetime import date
 from decimal import Decimal
-from enum import StrEnum
-from typing import TypedDict, TypeVar
+from typing import TypeAlias, TypedDict
 
 import msgspec
 
@@ -17,13 +16,14 @@ from neo_async.exits.price_rules import on_tick
 from neo_async.exits.state import PlanState, PlanTerms, Resting, Unprotected
 from neo_async.model.enums import Product, Segment, Side
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import Price
+from neo_async.model.orders import Price, exact_price
 from neo_async.model.protection import protection_band
 from neo_async.wire.numbers import price_text
-
-Code = TypeVar("Code", bound=StrEnum)
+from neo_async.wire.rules import read_member
 
 MAX_CHASE_SECONDS = 60.0
+NewPrice: TypeAlias = Price | msgspec.UnsetType | None
+"""A price that is changed: None removes it, UNSET leaves it as it is."""
 
 
 class ExitSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +100,10 @@ def plan_terms(
         or not (0 < chase <= MAX_CHASE_SECONDS)
     ):
         raise InvalidOrder("chase", chase, f"must be seconds, up to {MAX_CHASE_SECONDS:g}")
+    until = settings.until
+    check_last_day(until, today)
+    if until is not None and product is Product.MIS:
+        raise InvalidOrder("until", str(until), "a position of MIS is closed on its day: leave out")
     tick = Decimal(repr(instrument.tick_size))
     terms = PlanTerms(
         segment=segment,
@@ -114,16 +118,16 @@ def plan_terms(
         trail=trail,
         trail_step=trail_step,
         chase=float(chase),
-        resting=member("resting", settings.resting, Resting),
-        on_unprotected=member("on_unprotected", settings.on_unprotected, Unprotected),
-        until=_last_day(settings.until, product, today),
+        resting=read_member("resting", settings.resting, Resting),
+        on_unprotected=read_member("on_unprotected", settings.on_unprotected, Unprotected),
+        until=settings.until,
     )
     if stop is None and trail is not None:
         if price is None:
             raise InvalidOrder(
                 "trail", settings.trail, "needs a stop to begin with: the price is not known"
             )
-        first = on_tick(price - terms.sign * trail, terms, away=True)
+        first = on_tick(price - terms.sign * trail, terms)
         if first <= 0:
             raise InvalidOrder("trail", settings.trail, f"must be less than the price {price}")
         terms = msgspec.structs.replace(terms, stop=first)
@@ -139,9 +143,9 @@ def changed_terms(
     price: Decimal | None,
     instrument: Instrument,
     *,
-    stop: Price | msgspec.UnsetType | None,
-    target: Price | msgspec.UnsetType | None,
-    trail: Price | msgspec.UnsetType | None,
+    stop: NewPrice,
+    target: NewPrice,
+    trail: NewPrice,
 ) -> PlanTerms:
     """Return the terms of a plan with changed prices. Raises InvalidOrder."""
     terms = msgspec.structs.replace(state.terms, stop=state.stop)
@@ -243,29 +247,16 @@ def _largest(instrument: Instrument) -> int:
     return max(freeze // instrument.lot_size, 1) * instrument.lot_size
 
 
-def member(field: str, value: Code | str, vocabulary: type[Code]) -> Code:
-    """Return a member of a vocabulary. Raises InvalidOrder."""
-    try:
-        return vocabulary(value)
-    except ValueError:
-        choices = ", ".join(vocabulary)
-        raise InvalidOrder(field, value, f"must be one of {choices}") from None
-
-
-def _last_day(until: date | None, product: Product, today: date) -> date | None:
+def check_last_day(until: date | None, today: date) -> None:
+    """Check the last day of a plan or a trigger. Raises InvalidOrder."""
     if until is None:
-        return None
+        return
     if type(until) is not date:
         raise InvalidOrder("until", until, "must be a date")
     if until < today:
         raise InvalidOrder("until", str(until), "is over")
-    if product is Product.MIS:
-        raise InvalidOrder("until", str(until), "a position of MIS is closed on its day: leave out")
-    return until
 
 
 def known_price(price: float | None) -> Decimal | None:
-    """Return a price of a report as a decimal; None where it shows none."""
-    if price is None or not price or not math.isfinite(price):
-        return None
-    return Decimal(repr(price))
+    """Return a price of a report as a decimal; None where it shows none that can be."""
+    return exact_price(price) if price is not None and 0 < price < math.inf else None

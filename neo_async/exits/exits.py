@@ -19,13 +19,18 @@ from neo_async.errors import InvalidOrder, NeoError, OutcomeUnknown, ServerError
 from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.journal import Journal
 from neo_async.execution.order import Order
-from neo_async.execution.order_arguments import leading_arguments, named_instrument, request_of
+from neo_async.execution.order_arguments import (
+    named_instrument,
+    order_of,
+    request_of,
+    selection,
+)
 from neo_async.exits.checks import (
     ExitOptions,
     ExitSettings,
+    check_last_day,
     check_product,
     known_price,
-    member,
     plan_terms,
 )
 from neo_async.exits.plan import ExitPlan
@@ -36,7 +41,7 @@ from neo_async.exits.runner import PlanRunner
 from neo_async.exits.square_off import TIMEOUT_SECONDS as SQUARE_OFF_SECONDS
 from neo_async.exits.square_off import PositionCloser, Selection
 from neo_async.exits.state import Aim, PlanState, PlanStatus, PlanTerms, Resting
-from neo_async.exits.trigger import PriceTrigger, TriggerState, WaitingOrder
+from neo_async.exits.trigger import PriceTrigger, TriggerState
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.market_data.instruments import Instruments
 from neo_async.market_data.market import Market
@@ -49,7 +54,7 @@ from neo_async.orders import Orders
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key
 from neo_async.wire.numbers import price_text
-from neo_async.wire.rules import check_symbol, read_product, read_segment
+from neo_async.wire.rules import read_member, read_product
 from neo_async.wire.tags import entry_tag
 
 log = logging.getLogger(logs.EXITS)
@@ -183,11 +188,13 @@ class Exits:
         anything is sent, and what `neo.orders.place` raises for the entry. After OutcomeUnknown the
         plan goes on, and exits the entry if it took effect.
         """
-        if quantity is None:
-            segment, symbol, side, quantity = leading_arguments(
-                self._instruments, segment, symbol, side
-            )
-        entry = OrderRequest(segment, symbol, side, quantity, product, price, order_type, trigger)
+        terms_given = {
+            "product": product,
+            "price": price,
+            "order_type": order_type,
+            "trigger": trigger,
+        }
+        entry = order_of(self._instruments, segment, symbol, side, quantity, terms_given)
         check_product(read_product(product))
         terms = self._orders.placement(entry, is_sliced=True).terms
         assert terms is not None
@@ -347,15 +354,14 @@ class Exits:
         assert terms is not None
         if (above is None) == (below is None):
             raise InvalidOrder("above", above, "give either above or below")
-        if until is not None and until < date_of(self._clock()):
-            raise InvalidOrder("until", until, "is over")
+        check_last_day(until, date_of(self._clock()))
         trigger = self._book.add_trigger(
             TriggerState(
                 id=self._book.new_id(),
                 instrument=name,
                 above=None if above is None else Decimal(price_text("above", above)),
                 below=None if below is None else Decimal(price_text("below", below)),
-                order=WaitingOrder.of(terms),
+                order=terms,
                 until=until,
             )
         )
@@ -373,19 +379,10 @@ class Exits:
         timeout: float = SQUARE_OFF_SECONDS,
     ) -> list[SquaredOff | NeoError]:
         """Close positions at the market; see Portfolio.square_off."""
-        if instrument is not None:
-            if segment is not None or symbol is not None:
-                raise InvalidOrder("instrument", instrument, "stands alone: no segment, no symbol")
-            chosen = named_instrument(self._instruments, instrument)
-            segment, symbol = chosen.segment, chosen.symbol
-        if symbol is not None:
-            symbol = symbol.upper() if isinstance(symbol, str) else symbol
-            check_symbol(symbol)
-        which = Selection(
-            None if segment is None else read_segment(segment),
-            symbol,
-            None if product is None else read_product(product),
+        chosen, symbol = selection(
+            self._instruments, segment=segment, symbol=symbol, instrument=instrument
         )
+        which = Selection(chosen, symbol, None if product is None else read_product(product))
         try:
             async with asyncio.timeout(timeout):
                 positions, problems = await self._closer.find(which, holdings=holdings)
@@ -429,10 +426,10 @@ class Exits:
             price = await self._last_price(instrument)
         return plan_terms(
             instrument,
-            member("segment", segment, Segment),
+            read_member("segment", segment, Segment),
             symbol,
-            member("side", side, Side),
-            member("product", product, Product),
+            read_member("side", side, Side),
+            read_member("product", product, Product),
             ExitSettings(**exits),
             price=price,
             today=date_of(self._clock()),

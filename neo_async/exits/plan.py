@@ -13,9 +13,9 @@ import msgspec
 from neo_async.base import logs
 from neo_async.errors import NotLoggedIn
 from neo_async.execution.order import Order
+from neo_async.exits.checks import NewPrice
 from neo_async.exits.state import ExitReason, PlanState, PlanStatus
 from neo_async.model.enums import Product, Segment, Side
-from neo_async.model.orders import Price
 
 if TYPE_CHECKING:
     from neo_async.exits.runner import PlanRunner
@@ -173,9 +173,9 @@ class ExitPlan:
     async def change(
         self,
         *,
-        stop: Price | msgspec.UnsetType | None = msgspec.UNSET,
-        target: Price | msgspec.UnsetType | None = msgspec.UNSET,
-        trail: Price | msgspec.UnsetType | None = msgspec.UNSET,
+        stop: NewPrice = msgspec.UNSET,
+        target: NewPrice = msgspec.UNSET,
+        trail: NewPrice = msgspec.UNSET,
     ) -> None:
         """Change prices of the plan; None removes one. Returns when the change is written to the
         journal and on its way.

@@ -77,7 +77,7 @@ def _trail(state: PlanState, price: Decimal) -> None:
     state.best = price
     if terms.trail is None:
         return
-    level = on_tick(price - terms.sign * terms.trail, terms, away=True)
+    level = on_tick(price - terms.sign * terms.trail, terms)
     step = max(terms.trail_step or terms.tick, terms.tick)
     if state.stop is None or terms.sign * (level - state.stop) >= step:
         state.stop = level
@@ -88,13 +88,13 @@ def _touch_stop(state: PlanState, timers: Timers, now: float) -> None:
     none does, the position is closed at the market."""
     if state.is_closing:
         return
-    if all(is_stop(order) for order in state.open_exits) and state.open_exits:
+    if all(_is_stop(order) for order in state.open_exits) and state.open_exits:
         timers.chase_at = min(timers.chase_at, now + state.terms.chase)
     else:
         close_at_market(state, timers, now)
 
 
-def is_stop(order: ExitOrder) -> bool:
+def _is_stop(order: ExitOrder) -> bool:
     """Return whether an exit order rests at the broker as a stop, and is not being changed into
     anything else."""
     asked = order.asked_terms
@@ -116,9 +116,8 @@ def _leave_stop(state: PlanState, timers: Timers, price: Decimal) -> None:
         state.aim = Aim.STOP
 
 
-def on_tick(price: Decimal, terms: PlanTerms, *, away: bool) -> Decimal:
-    """Return a price on tick. With `away` it is rounded away from the market, against the
-    position's side, so that a stop is never tighter than asked."""
-    down = (terms.sign == 1) == away
-    steps = (price / terms.tick).to_integral_value(ROUND_FLOOR if down else ROUND_CEILING)
-    return steps * terms.tick
+def on_tick(stop: Decimal, terms: PlanTerms) -> Decimal:
+    """Return a stop on tick, rounded away from the market, so that it is never tighter than
+    asked."""
+    rounding = ROUND_FLOOR if terms.sign == 1 else ROUND_CEILING
+    return (stop / terms.tick).to_integral_value(rounding) * terms.tick

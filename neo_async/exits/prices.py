@@ -10,9 +10,9 @@ from decimal import Decimal
 
 from neo_async.base import logs
 from neo_async.errors import NeoError
+from neo_async.exits.checks import known_price
 from neo_async.feeds.market_feed import MarketFeed
 from neo_async.model.market import Quotes
-from neo_async.model.orders import exact_price
 from neo_async.model.ticks import LiteTick
 
 log = logging.getLogger(logs.EXITS)
@@ -119,10 +119,10 @@ class PlanPrices:
     def _on_tick(self, tick: LiteTick) -> None:
         self._publish(tick.instrument, tick.last_price)
 
-    def _publish(self, instrument: str, last_price: float) -> None:
+    def _publish(self, instrument: str, last_price: float | None) -> None:
         listeners = self._listeners.get(instrument)
-        price = exact_price(last_price)
-        if not listeners or price is None or price <= 0:
+        price = known_price(last_price)
+        if not listeners or price is None:
             return
         self._priced_at[instrument] = asyncio.get_running_loop().time()
         for listener in [*listeners]:
@@ -144,5 +144,4 @@ class PlanPrices:
                 log.warning("no quotes of %s for exit plans: %s", ", ".join(stale), error)
                 continue
             for instrument, quote in quotes.items():
-                if quote.last_price:
-                    self._publish(instrument, quote.last_price)
+                self._publish(instrument, quote.last_price)

@@ -29,7 +29,6 @@ from neo_async.exits.state import (
     ExitOrder,
     ExitTerms,
     PlanState,
-    PlanStatus,
 )
 from neo_async.model.enums import OrderType
 
@@ -120,7 +119,7 @@ class Timers(msgspec.Struct):
 def next_action(state: PlanState, timers: Timers, now: float) -> Action | None:
     """Return the request that is due at `now` (seconds of the loop), or None. `advance` comes
     before it."""
-    if state.status.is_final or state.status is PlanStatus.WAITING:
+    if state.status.is_final:
         return None
     if now < max(timers.cancel_at, timers.closed_until):
         return None

@@ -16,19 +16,17 @@ from decimal import Decimal
 import msgspec
 
 from neo_async.base import logs
-from neo_async.base.india import date_of, midnight
+from neo_async.base.india import date_of, seconds_to_midnight
 from neo_async.errors import (
     InvalidField,
     InvalidOrder,
     NeoError,
-    NotLoggedIn,
     OutcomeUnknown,
     Rejected,
-    RiskRefused,
     UsageError,
 )
 from neo_async.execution.order import Order
-from neo_async.exits.checks import changed_terms, known_price
+from neo_async.exits.checks import NewPrice, changed_terms, known_price
 from neo_async.exits.outcomes import (
     apply_accepted,
     apply_cancel_accepted,
@@ -66,7 +64,7 @@ from neo_async.exits.state import (
 )
 from neo_async.model.enums import OrderStatus
 from neo_async.model.instruments import Instrument
-from neo_async.model.orders import OrderRow, Price
+from neo_async.model.orders import OrderRow
 from neo_async.wire.tags import entry_tag, exit_tag
 
 log = logging.getLogger(logs.EXITS)
@@ -76,7 +74,6 @@ POSITION_RETRY_SECONDS = 1.0
 POSITION_LAG_SECONDS = 5.0
 """Time after a fill for which the positions report may not show it yet."""
 
-DAY_SECONDS = 86_400
 BOOK_SECONDS = 2.0
 """Time between two order books that are asked for while an order may exist that no report shows."""
 PROOFS = 2
@@ -84,7 +81,6 @@ PROOFS = 2
 answer reads like an empty book."""
 
 _TRIGGERED = (OrderStatus.OPEN, OrderStatus.COMPLETE)
-Price_ = Price | None | msgspec.UnsetType
 
 
 class PlanRunner:
@@ -295,7 +291,7 @@ class PlanRunner:
 
     # --- the user's requests ------------------------------------------------------------------
 
-    async def change(self, *, stop: Price_, target: Price_, trail: Price_) -> None:
+    async def change(self, *, stop: NewPrice, target: NewPrice, trail: NewPrice) -> None:
         """Change prices of the plan; see ExitPlan.change."""
         state = self.state
         if state.status.is_final:
@@ -385,7 +381,7 @@ class PlanRunner:
         at = next_time(self.state, self.timers, self._now())
         if self._unknown:
             at = min(at, self._book_at)
-        at = min(at, self._now() + self._seconds_to_midnight())
+        at = min(at, self._now() + seconds_to_midnight(self._clock()))
         has_orders = not self.state.is_entry_final or bool(self.state.open_exits)
         with (
             contextlib.suppress(TimeoutError),
@@ -407,7 +403,6 @@ class PlanRunner:
             if not order.was_cancelled and order.number and not order.is_under_way:
                 return CancelExit(order.step) if self._now() >= self.timers.cancel_at else None
             return None
-        state.keeps_stop = bool(state.open_exits)
         state.status = PlanStatus.CANCELLED
         return None
 
@@ -494,9 +489,6 @@ class PlanRunner:
         """Carry out one request, and apply its answer."""
         try:
             await self._request(action)
-        except NotLoggedIn as error:
-            log.warning("plan %s waits for the next login: %s", self.state.id, error)
-            self._apply_refusal(action, error)
         except OutcomeUnknown as error:
             self._apply_unknown(action, error)
         except NeoError as error:
@@ -548,7 +540,7 @@ class PlanRunner:
                     action.step,
                     str(error),
                     now,
-                    is_refusal=isinstance(error, Rejected | InvalidField | RiskRefused),
+                    is_refusal=isinstance(error, Rejected | InvalidField),
                 )
         self._write(self.state)
 
@@ -623,10 +615,6 @@ class PlanRunner:
         future, self._changed = self._changed, None
         if future is not None and not future.done():
             future.set_result(is_running or self.state.status.is_final)
-
-    def _seconds_to_midnight(self) -> float:
-        at = self._clock()
-        return midnight(at) + DAY_SECONDS - at
 
     @staticmethod
     def _now() -> float:

@@ -25,7 +25,6 @@ from neo_async.execution.engine import ExecutionEngine
 from neo_async.execution.order import Order
 from neo_async.execution.reports import in_slices
 from neo_async.execution.validation import slices
-from neo_async.exits.checks import member
 from neo_async.exits.requests import ExitRequests
 from neo_async.market_data.instruments import Instruments
 from neo_async.model.enums import OrderStatus, OrderType, Product, Segment, Side
@@ -35,6 +34,7 @@ from neo_async.model.portfolio import Holding, PositionKey, PositionRow, Squared
 from neo_async.portfolio.portfolio import Portfolio
 from neo_async.portfolio.position_rows import position_key, side_of
 from neo_async.session.polling import retry_until_answered
+from neo_async.wire.rules import read_member
 from neo_async.wire.tags import is_exit
 
 T = TypeVar("T")
@@ -372,8 +372,10 @@ class PositionCloser:
             for position in positions
         ]
         results: list[SquaredOff | NeoError] = []
-        outcomes = await asyncio.gather(*closing, return_exceptions=True)
-        book.cancel()
+        try:
+            outcomes = await asyncio.gather(*closing, return_exceptions=True)
+        finally:
+            book.cancel()
         for result in outcomes:
             if isinstance(result, BaseException) and not isinstance(result, NeoError):
                 raise result
@@ -454,7 +456,7 @@ class PositionCloser:
     def _open_orders(self, key: PositionKey) -> list[Order]:
         return [
             order
-            for order in self._engine.cache.open_orders
+            for order in self._engine.cache.open_in(key[1])
             if position_key(order.segment, order.symbol, order.product) == key
         ]
 
@@ -490,9 +492,9 @@ def _open_position(row: PositionRow) -> OpenPosition | None:
     if not net:
         return None
     return OpenPosition(
-        segment=member("segment", row.segment.strip().lower(), Segment),
+        segment=read_member("segment", row.segment, Segment),
         symbol=row.symbol.strip(),
-        product=member("product", row.product.strip().upper(), Product),
+        product=read_member("product", row.product, Product),
         instrument=row.instrument,
         net=net,
         carried=row.carried_quantity,

@@ -48,8 +48,6 @@ class Unprotected(StrEnum):
 class PlanStatus(StrEnum):
     """The state of a plan."""
 
-    WAITING = "waiting"
-    """The price that triggers it has not been reached."""
     ENTERING = "entering"
     """The entry order is working; what has filled of it has an exit already."""
     OPEN = "open"
@@ -201,8 +199,6 @@ class PlanState(msgspec.Struct, kw_only=True, tag="plan"):
     changes_type: bool = True
     """Whether the broker changes the type of an order; where it has refused, the plan cancels the
     order, waits until that is proven, and places another one."""
-    keeps_stop: bool = False
-    """Whether a cancelled plan has left its stop at the broker."""
     reason: str = ""
     """Why the plan has ended, or why units are without an exit."""
     exited_by: ExitReason | None = None

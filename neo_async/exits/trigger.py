@@ -13,16 +13,13 @@ from enum import StrEnum
 import msgspec
 
 from neo_async.base import logs
-from neo_async.base.india import date_of, midnight
+from neo_async.base.india import date_of, seconds_to_midnight
 from neo_async.errors import NeoError, NotLoggedIn, OutcomeUnknown
 from neo_async.execution.order import Order
-from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
 from neo_async.model.orders import OrderRequest, OrderTerms
 from neo_async.wire.tags import entry_tag
 
 log = logging.getLogger(logs.EXITS)
-
-_DAY_SECONDS = 86_400
 
 
 class TriggerStatus(StrEnum):
@@ -46,43 +43,6 @@ class TriggerStatus(StrEnum):
         return self not in (TriggerStatus.WAITING, TriggerStatus.PLACING)
 
 
-class WaitingOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The order of a trigger, checked, in a form that the journal can keep."""
-
-    segment: Segment
-    symbol: str
-    side: Side
-    quantity: int
-    product: Product
-    order_type: OrderType
-    price: Decimal | None
-    trigger: Decimal | None
-    validity: Validity
-    disclosed_quantity: int
-    amo: bool
-
-    @classmethod
-    def of(cls, terms: OrderTerms) -> WaitingOrder:
-        """Return the order of checked terms."""
-        return cls(
-            segment=Segment(terms.segment),
-            symbol=terms.symbol,
-            side=Side(terms.side),
-            quantity=terms.quantity,
-            product=Product(terms.product),
-            order_type=OrderType(terms.order_type),
-            price=terms.price,
-            trigger=terms.trigger,
-            validity=Validity(terms.validity),
-            disclosed_quantity=terms.disclosed_quantity,
-            amo=terms.amo,
-        )
-
-    def request(self, tag: str) -> OrderRequest:
-        """Return the placement, with the caller's part of its client tag."""
-        return OrderRequest(**msgspec.structs.asdict(self), tag=tag)
-
-
 class TriggerState(msgspec.Struct, kw_only=True, tag="trigger"):
     """All that is known of a trigger. It is what the journal keeps."""
 
@@ -91,7 +51,7 @@ class TriggerState(msgspec.Struct, kw_only=True, tag="trigger"):
     """The instrument that is watched, `nse_cm|19084`."""
     above: Decimal | None = None
     below: Decimal | None = None
-    order: WaitingOrder
+    order: OrderTerms
     until: date | None = None
     """Last day on which it may place the order; None has no last day."""
     status: TriggerStatus = TriggerStatus.WAITING
@@ -256,9 +216,8 @@ class PriceTrigger:
 
     async def _is_reached_today(self) -> bool:
         """Wait for the price until midnight. Return whether it was reached."""
-        until_midnight = midnight(self._clock()) + _DAY_SECONDS - self._clock()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(until_midnight):
+            async with asyncio.timeout(seconds_to_midnight(self._clock())):
                 if self._is_early:
                     await asyncio.sleep(self._opens_in())
                     self._is_early = False
@@ -269,10 +228,11 @@ class PriceTrigger:
 
     async def _place_order(self) -> None:
         state = self._state
+        request = OrderRequest(**msgspec.structs.asdict(state.order), tag=entry_tag(state.id))
         state.status, state.placed_on = TriggerStatus.PLACING, date_of(self._clock())
         self._write(state)
         try:
-            self._placed(await self._place(state.order.request(entry_tag(state.id))))
+            self._placed(await self._place(request))
         except NotLoggedIn:
             self._wait_again()
         except OutcomeUnknown as error:

@@ -72,11 +72,11 @@ def check_order(request: OrderRequest) -> OrderTerms:
         order_type = _ORDER_TYPES[request.order_type]
         validity = _VALIDITIES[request.validity]
     except (KeyError, TypeError):  # not all are codes of the broker
-        segment = _member("segment", request.segment, Segment)
-        side = _member("side", request.side, Side)
-        product = _member("product", request.product, Product)
-        order_type = _member("order_type", request.order_type, OrderType)
-        validity = _member("validity", request.validity, Validity)
+        segment = read_member("segment", request.segment, Segment)
+        side = read_member("side", request.side, Side)
+        product = read_member("product", request.product, Product)
+        order_type = read_member("order_type", request.order_type, OrderType)
+        validity = read_member("validity", request.validity, Validity)
     check_symbol(request.symbol)
     check_quantity("quantity", request.quantity)
     _check_disclosed(request.disclosed_quantity, request.quantity)
@@ -171,8 +171,8 @@ def check_change(terms: OrderTerms, *, filled_quantity: int = 0) -> OrderTerms:
     """Check the terms that an order is to have after a modification, whose prices may be as the
     caller gave them, and return them with exact prices. The quantity must be above
     `filled_quantity`. Raises InvalidOrder."""
-    order_type = _member("order_type", terms.order_type, OrderType)
-    validity = _member("validity", terms.validity, Validity)
+    order_type = read_member("order_type", terms.order_type, OrderType)
+    validity = read_member("validity", terms.validity, Validity)
     check_quantity("quantity", terms.quantity)
     if terms.quantity <= filled_quantity:
         raise InvalidOrder(
@@ -223,9 +223,9 @@ def margin_form(
     trigger: Price | None,
 ) -> MarginForm:
     """Check an order whose margin is requested, and return the form. Raises InvalidOrder."""
-    segment = _member("segment", segment, Segment)
-    product = _member("product", product, Product)
-    order_type = _member("order_type", order_type, OrderType)
+    segment = read_member("segment", segment, Segment)
+    product = read_member("product", product, Product)
+    order_type = read_member("order_type", order_type, OrderType)
     if not (isinstance(token, str) and _DIGITS.fullmatch(token)):
         raise InvalidOrder("token", token, "must be the digits of the instrument's exchange token")
     check_quantity("quantity", quantity)
@@ -234,7 +234,7 @@ def margin_form(
         exSeg=segment,
         prcTp=order_type,
         prod=product,
-        trnsTp=_member("side", side, Side),
+        trnsTp=read_member("side", side, Side),
         prc=_text(_price(price, order_type, _PRICES[segment])),
         qty=str(quantity),
         tok=token,
@@ -244,22 +244,22 @@ def margin_form(
 
 def read_segment(segment: Segment | str) -> Segment:
     """Return a segment by any of its spellings. Raises InvalidOrder."""
-    return _member("segment", segment, Segment)
+    return read_member("segment", segment, Segment)
 
 
 def read_side(side: Side | str) -> Side:
     """Return a side by any of its spellings. Raises InvalidOrder."""
-    return _member("side", side, Side)
+    return read_member("side", side, Side)
 
 
 def read_product(product: Product | str) -> Product:
     """Return a product by any of its spellings. Raises InvalidOrder."""
-    return _member("product", product, Product)
+    return read_member("product", product, Product)
 
 
 def read_order_type(order_type: OrderType | str) -> OrderType:
     """Return an order type by any of its spellings. Raises InvalidOrder."""
-    return _member("order_type", order_type, OrderType)
+    return read_member("order_type", order_type, OrderType)
 
 
 def check_number(number: str) -> None:
@@ -378,7 +378,7 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
         raise InvalidOrder("bracket", bracket, "product BO needs a Bracket(target=…, stop=…)")
     if order_type not in _WITH_LIMIT:
         raise InvalidOrder("order_type", order_type.value, "the entry of a BO needs a limit price")
-    kind = _member("bracket.kind", bracket.kind, OffsetKind)
+    kind = read_member("bracket.kind", bracket.kind, OffsetKind)
     decimals = _DECIMALS.get(form.es, MOST_DECIMALS)
     target = price_text("bracket.target", bracket.target, decimals)
     stop = price_text("bracket.stop", bracket.stop, decimals)
@@ -396,7 +396,8 @@ def _add_bracket(form: PlaceForm, bracket: Bracket | None, order_type: OrderType
     form.tsv = trail
 
 
-def _member(field: str, value: E | str, vocabulary: type[E]) -> E:
+def read_member(field: str, value: E | str, vocabulary: type[E]) -> E:
+    """Return a member of a vocabulary by its value or any spelling of it. Raises InvalidOrder."""
     try:
         return member_of(vocabulary, value)
     except ValueError as error:

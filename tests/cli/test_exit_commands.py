@@ -30,8 +30,9 @@ from neo_async.errors import JournalFailed
 from neo_async.exchange import Exchange
 from neo_async.execution.journal import Journal
 from neo_async.exits.state import ExitReason, PlanState, PlanStatus, PlanTerms
-from neo_async.exits.trigger import TriggerState, WaitingOrder
+from neo_async.exits.trigger import TriggerState
 from neo_async.model.enums import OrderType, Product, Segment, Side, Validity
+from neo_async.model.orders import OrderTerms
 from tests.cli.conftest import Invoke
 
 BRACKET = (
@@ -329,7 +330,7 @@ def plan_state(name: str, **fields: object) -> PlanState:
 
 
 def trigger_state() -> TriggerState:
-    order = WaitingOrder(
+    order = OrderTerms(
         segment=Segment.NSE_CM,
         symbol="INFY-EQ",
         side=Side.SELL,

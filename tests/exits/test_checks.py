@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neo_async import InvalidOrder, Product, Segment, Side
-from neo_async.exits.checks import ExitSettings, changed_terms, plan_terms
+from neo_async.exits.checks import ExitSettings, changed_terms, known_price, plan_terms
 from neo_async.exits.rules import exit_terms
-from neo_async.exits.state import PlanState, PlanTerms
+from neo_async.exits.state import PlanState, PlanTerms, Resting
 from neo_async.model.instruments import Instrument
 
 D = Decimal
@@ -72,6 +73,15 @@ def test_what_cannot_be_is_refused_with_its_value(
 ) -> None:
     with pytest.raises(InvalidOrder, match=message):
         terms_of(settings, product=product)
+
+
+def test_a_choice_may_be_spelled_in_any_case() -> None:
+    assert terms_of({"target": "40", "resting": "Target"}).resting is Resting.TARGET
+
+
+@pytest.mark.parametrize("price", [None, 0.0, -1.0, math.nan, math.inf, -math.inf])
+def test_a_price_that_cannot_be_is_none(price: float | None) -> None:
+    assert known_price(price) is None
 
 
 def test_a_stop_that_is_added_later_gets_the_distance_of_its_limit() -> None:

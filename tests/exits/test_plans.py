@@ -7,7 +7,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -280,6 +280,14 @@ async def test_a_trigger_places_its_order_once_when_the_price_is_reached() -> No
         assert await trigger.wait(timeout=5) is TriggerStatus.PLACED
         assert len(exchange.market.ledger) == 1
         assert trigger.order is not None
+        assert neo.exits.triggers == []
+
+
+@pytest.mark.parametrize("until", ["2026-12-31", datetime(2026, 12, 31), date(2026, 11, 22)])
+async def test_the_last_day_of_a_trigger_is_a_date_that_is_not_over(until: Any) -> None:
+    async with trading() as (_, neo):
+        with pytest.raises(InvalidOrder, match="until"):
+            await neo.exits.when("nse_cm|19084", above="40.50", place=BUY, until=until)
         assert neo.exits.triggers == []
 
 

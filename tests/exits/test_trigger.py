@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from neo_async import NotLoggedIn, Order, OrderRequest, Product, Rejected, Segment, Side
-from neo_async.exits.trigger import PriceTrigger, TriggerState, TriggerStatus, WaitingOrder
+from neo_async.exits.trigger import PriceTrigger, TriggerState, TriggerStatus
 from neo_async.model.orders import OrderTerms
 from neo_async.wire.rules import check_order
 from tests.simulation.virtual_time import now
@@ -53,8 +53,7 @@ def trigger_of(
     state = TriggerState(
         id="abcde",
         instrument="nse_cm|19084",
-        order=WaitingOrder.of(TERMS),
-        **{"above": D("40.50"), **terms},
+        **{"above": D("40.50"), "order": TERMS, **terms},
     )
     return PriceTrigger(
         state,
@@ -76,7 +75,7 @@ async def test_the_order_is_placed_once_and_every_step_is_written_before_it() ->
     assert await trigger.wait(timeout=1) is TriggerStatus.PLACED
     assert [request.tag for request in broker.requests] == ["_abcde0"]
     assert [state.status for state in broker.states] == ["placing", "placed"]
-    assert broker.states[-1].order.request("_abcde0") == broker.requests[0]
+    assert broker.states[-1].order == TERMS == check_order(broker.requests[0])
 
 
 async def test_a_refusal_ends_it_with_its_reason() -> None:
@@ -215,10 +214,15 @@ async def test_a_logout_ends_the_waiting_for_it() -> None:
     assert await trigger.wait(timeout=1) is TriggerStatus.PLACED
 
 
-def test_an_order_keeps_its_terms_in_the_journal() -> None:
+async def test_an_order_keeps_its_terms_in_the_journal() -> None:
     terms: OrderTerms = check_order(
         OrderRequest(
             Segment.NSE_FO, "NIFTY", Side.SELL, 65, product=Product.NRML, price=1, amo=True
         )
     )
-    assert check_order(WaitingOrder.of(terms).request("")) == terms
+    broker = Placements("1001")
+    trigger = trigger_of(broker, order=terms)
+    trigger.start()
+    trigger.on_price(D("41"))
+    assert await trigger.wait(timeout=1) is TriggerStatus.PLACED
+    assert broker.states[-1].order == check_order(broker.requests[0]) == terms
