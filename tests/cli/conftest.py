@@ -81,8 +81,10 @@ def set_environment(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def exchange(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Exchange]:
-    """An open exchange, and the environment that leads commands to its first account."""
-    with exchange_in_a_thread(Exchange(seed=5, market_makers=False)) as opened:
+    """An open exchange, and the environment that leads commands to its first account. It has no
+    rate limit: every command is a process with a limit of its own, and a test runs several in a
+    second."""
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, limits=None)) as opened:
         set_environment(opened, monkeypatch)
         yield opened
 

@@ -78,7 +78,7 @@ def runs() -> Runs:
 def test_it_ends_by_itself_and_well(runs: Runs) -> None:
     errors = runs.json_errors + runs.piped_errors
     assert runs.exit_codes == [0, 0], errors
-    # On a machine under load, the log may tell of a 429 that was waited out.
+    # On a machine under load, the log may hold a 429 that was waited out.
     assert "neo-async demo" not in errors
     assert "Traceback" not in errors
     assert runs.seconds < 20

@@ -80,7 +80,7 @@ def test_nothing_found_is_said_and_no_failure(exchange: Exchange, invoke: Invoke
 def test_the_second_command_of_the_day_needs_neither_login_nor_broker(
     cache: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with exchange_in_a_thread(Exchange(seed=5, market_makers=False)) as opened:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, limits=None)) as opened:
         set_environment(opened, monkeypatch)
         first = invoke("instruments", "nse_cm", "--search", "TCS", "--json")
     assert list(cache.glob("instruments-*-nse_cm.bin"))

@@ -146,7 +146,7 @@ def test_an_unknown_underlying_is_one_line(broker: DataBroker, invoke: Invoke) -
 def test_an_expiry_that_is_none_is_answered_with_those_there_are(
     invoke: Invoke, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with exchange_in_a_thread(Exchange(seed=5, market_makers=False)) as exchange:
+    with exchange_in_a_thread(Exchange(seed=5, market_makers=False, limits=None)) as exchange:
         set_environment(exchange, monkeypatch)
         listed = json.loads(invoke("chain", "nse_fo", "NIFTY", "--count", "10", "--json").stdout)
         for extra in ((), ("--futures",)):
